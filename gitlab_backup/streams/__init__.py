@@ -1,0 +1,1 @@
+"""Bytes only, no word of GitLab: codecs, digests, programs in a pipeline, tar archives, durable files."""

@@ -1,0 +1,412 @@
+"""Files that are whole or not there: new ones, replaced ones, published trees. Nobody opens an output file otherwise.
+
+What POSIX promises, and this module relies on: a rename is atomic for those who look. What it does not promise is that
+content is on disk before the name that leads to it, or that a name is on disk before its directory is synced. So the
+order is always content, sync, rename, sync of the directory.
+
+Every system call goes through a `System`, which tests replace with `using`, to fail one call or to record the order.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import hashlib
+import os
+import re
+import secrets
+import stat
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final
+
+from ..errors import StreamError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from .sink import Buffer
+
+_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_PIECE: Final = 1 << 20
+"""Bytes that are read at once."""
+_RENAME_NOREPLACE: Final = 1
+"""From `linux/fs.h`; see renameat2(2)."""
+_AT_FDCWD: Final = -100
+_SYNCFS_REPORTS: Final = (5, 8)
+"""The first Linux whose syncfs(2) returns the errors of writing back; see its manual page, section VERSIONS."""
+_HINTS: Final = {
+    errno.ENOSPC: "Free space on this file system, or choose another place.",
+    errno.EDQUOT: "Free space, or have the disk quota of this user raised.",
+    errno.EROFS: "The file system is mounted read-only. Mount it for writing, or choose another place.",
+    errno.EACCES: "Give this user the right to write there, or run as one that has it.",
+    errno.EPERM: "Give this user the right to write there, or run as one that has it.",
+    errno.EIO: "The disk reports an error: look at the kernel's log.",
+}
+
+
+class System:
+    """The system calls of this module: the seam for fault injection. Methods raise `OSError`."""
+
+    def open(self, path: str | Path, flags: int, mode: int = 0, *, dir_fd: int | None = None) -> int:
+        """Return a new descriptor."""
+        return os.open(path, flags, mode, dir_fd=dir_fd)
+
+    def write(self, fd: int, data: memoryview) -> int:
+        """Return how many bytes were written: perhaps not all."""
+        return os.write(fd, data)
+
+    def chmod(self, fd: int, mode: int) -> None:
+        """Set the mode of an open file, whatever the umask."""
+        os.fchmod(fd, mode)
+
+    def fsync(self, fd: int) -> None:
+        """Bring one file or directory to disk."""
+        os.fsync(fd)
+
+    def syncfs(self, fd: int) -> None:
+        """Bring the file system of `fd` to disk. ENOSYS where errors would go unnoticed, or there is no such call."""
+        release = re.match(r"(\d+)\.(\d+)", os.uname().release)
+        function = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+        if function is None or release is None or (int(release[1]), int(release[2])) < _SYNCFS_REPORTS:
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        _check(function(fd))
+
+    def close(self, fd: int) -> None:
+        """Close a descriptor."""
+        os.close(fd)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Rename, replacing what is there."""
+        source.rename(target)
+
+    def rename_new(self, source: Path, target: Path) -> None:
+        """Rename, replacing nothing. ENOSYS or EINVAL where the kernel or the file system has no such call."""
+        function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+        if function is None:
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        _check(function(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE))
+
+    def move(self, name: str, source_fd: int, new_name: str, target_fd: int) -> None:
+        """Move an entry of one open directory into another."""
+        os.rename(name, new_name, src_dir_fd=source_fd, dst_dir_fd=target_fd)
+
+    def unlink(self, path: str | Path, *, dir_fd: int | None = None) -> None:
+        """Remove a file, or a symbolic link itself."""
+        os.unlink(path, dir_fd=dir_fd)
+
+    def rmdir(self, path: str | Path, *, dir_fd: int | None = None) -> None:
+        """Remove an empty directory."""
+        os.rmdir(path, dir_fd=dir_fd)
+
+    def statvfs(self, path: Path) -> os.statvfs_result:
+        """Ask about the file system that holds `path`."""
+        return os.statvfs(path)
+
+
+class _Seam:
+    """Where the calls of this process go. Not a context variable: those do not reach into threads that exist."""
+
+    system: System = System()
+
+
+@contextmanager
+def using(system: System) -> Iterator[None]:
+    """Send the system calls of this module, in all threads, to `system` while the block runs. For tests."""
+    before, _Seam.system = _Seam.system, system
+    try:
+        yield
+    finally:
+        _Seam.system = before
+
+
+class FileSink:
+    """A new file, digested as it is written. Raises `StreamError`, also where the file exists already.
+
+    `finish` closes it but does not sync: a file counts only as a part of a tree, and one `sync_tree` before that is
+    published costs far less than a wait for the disk at the end of each of its files.
+    """
+
+    def __init__(self, path: Path, *, mode: int = 0o600) -> None:
+        self.path = path
+        self.size = 0
+        """Bytes written so far."""
+        self._digest = hashlib.sha256()
+        self._there = False
+        self._fd: int | None = None
+        try:
+            self._fd = _Seam.system.open(path, _CREATE, mode)
+            self._there = True
+            _Seam.system.chmod(self._fd, mode)
+        except OSError as error:
+            self.abort()
+            raise _failure(path, "cannot be created", error) from error
+
+    @property
+    def sha256(self) -> str:
+        """The digest of what was written, in hexadecimal. Valid after `finish`."""
+        return self._digest.hexdigest()
+
+    def write(self, data: Buffer, /) -> None:
+        """Write and digest all of `data`."""
+        if self._fd is None:
+            raise StreamError(f"{self.path} has been closed already")
+        view = memoryview(data).cast("B")
+        try:
+            _write_all(self._fd, view)
+        except OSError as error:
+            raise _failure(self.path, "cannot be written", error) from error
+        self._digest.update(view)
+        self.size += len(view)
+
+    def finish(self) -> None:
+        """Close the file."""
+        if self._fd is None:
+            return
+        fd, self._fd = self._fd, None
+        try:
+            _Seam.system.close(fd)
+        except OSError as error:
+            # Some file systems (NFS, quotas) tell only now that the data did not fit.
+            raise _failure(self.path, "cannot be written", error) from error
+        self._there = False
+
+    def abort(self) -> None:
+        """Close and remove the file, unless it is finished."""
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            with suppress(OSError):
+                _Seam.system.close(fd)
+        if self._there:
+            self._there = False
+            with suppress(OSError):
+                _Seam.system.unlink(self.path)
+
+
+def digest_in_place(path: Path, *, check: Callable[[], None], mode: int = 0o600) -> tuple[int, str]:
+    """Give the file at `path`, which another program has written, a mode; return its size and its SHA-256.
+
+    `check` is called now and then, and may raise. Raises `StreamError`, also where it is not a regular file.
+    """
+    system = _Seam.system
+    digest, size = hashlib.sha256(), 0
+    try:
+        # Not blocking, should it be a pipe.
+        fd = system.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise StreamError(f"{path} is not a regular file")
+            system.chmod(fd, mode)
+            while data := os.read(fd, _PIECE):
+                check()
+                digest.update(data)
+                size += len(data)
+        finally:
+            system.close(fd)
+    except OSError as error:
+        raise _failure(path, "cannot be read", error) from error
+    return size, digest.hexdigest()
+
+
+def write_durably(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Write or replace a small file: whatever happens, either the old content is there or all of the new.
+
+    On disk when this returns. Raises `StreamError`; where that is about the last sync, the new content is in place, but
+    might not outlive a crash of the machine.
+    """
+    system = _Seam.system
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        fd = system.open(temporary, _CREATE, mode)
+        try:
+            try:
+                system.chmod(fd, mode)
+                _write_all(fd, memoryview(data))
+                system.fsync(fd)
+            finally:
+                system.close(fd)
+            system.rename(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                system.unlink(temporary)
+            raise
+    except OSError as error:
+        raise _failure(path, "cannot be written", error) from error
+    sync_directory(path.parent)
+
+
+def remove_durably(path: Path) -> None:
+    """Remove a file, if it is there; it is gone from the disk when this returns. Raises `StreamError`."""
+    try:
+        with suppress(FileNotFoundError):
+            _Seam.system.unlink(path)
+    except OSError as error:
+        raise _failure(path, "cannot be removed", error) from error
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Bring the names in a directory to disk. Raises `StreamError`."""
+    try:
+        _sync(path, _DIRECTORY)
+    except OSError as error:
+        raise _failure(path, "cannot be brought to disk", error) from error
+
+
+def sync_tree(root: Path) -> None:
+    """Bring everything below the directory `root`, which is on one file system, to disk. Raises `StreamError`.
+
+    One syncfs(2) where the kernel tells errors by it; else file by file.
+    """
+    system = _Seam.system
+    try:
+        fd = system.open(root, _DIRECTORY)
+        try:
+            system.syncfs(fd)
+        except OSError as error:
+            if error.errno != errno.ENOSYS:
+                raise
+        else:
+            return
+        finally:
+            system.close(fd)
+        _sync_each(root)
+    except OSError as error:
+        raise _failure(root, "cannot be brought to disk", error) from error
+
+
+def publish(staging: Path, final: Path) -> None:
+    """Give a tree that is on disk (`sync_tree`) its final name, in the same file system, and bring that name to disk.
+
+    Never replaces anything: raises `StreamError` where `final` exists. File systems without RENAME_NOREPLACE leave a
+    moment between the look and the rename, in which only an empty directory or a file could be lost.
+    """
+    system = _Seam.system
+    try:
+        try:
+            system.rename_new(staging, final)
+        except OSError as error:
+            if error.errno not in {errno.ENOSYS, errno.EINVAL}:
+                raise
+            if os.path.lexists(final):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from error
+            system.rename(staging, final)
+    except FileExistsError as error:
+        raise StreamError(f"{final} exists already", hint="Move it away, if it is not needed there.") from error
+    except OSError as error:
+        raise _failure(final, f"cannot be made from {staging.name}", error) from error
+    sync_directory(final.parent)
+    if staging.parent != final.parent:
+        sync_directory(staging.parent)
+
+
+def free_bytes(path: Path) -> int:
+    """Return how many bytes an ordinary user may still write where `path` is. Raises `StreamError`."""
+    try:
+        numbers = _Seam.system.statvfs(path)
+    except OSError as error:
+        raise _failure(path, "cannot be asked for its free space", error) from error
+    return numbers.f_bavail * numbers.f_frsize
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory and all that is in it, a file, or a symbolic link itself; nothing, where nothing is there.
+
+    Never follows a symbolic link, and opens directories that deny it. Takes any depth with two open directories: what
+    lies deeper is first moved up. Raises `StreamError` for what cannot be removed; much of the rest is gone by then.
+    """
+    system = _Seam.system
+    try:
+        if not stat.S_ISDIR(path.lstat().st_mode):
+            system.unlink(path)
+            return
+        with _opened(str(path)) as root:
+            while names := _names(root):
+                for name in names:
+                    _remove_entry(name, root)
+        system.rmdir(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _failure(path, "cannot be removed", error) from error
+
+
+def _remove_entry(name: str, root: int) -> None:
+    system = _Seam.system
+    with suppress(FileNotFoundError):
+        if not stat.S_ISDIR(os.stat(name, dir_fd=root, follow_symlinks=False).st_mode):
+            system.unlink(name, dir_fd=root)
+            return
+        with _opened(name, root) as directory:
+            for below in _names(directory):
+                with suppress(FileNotFoundError):
+                    if stat.S_ISDIR(os.stat(below, dir_fd=directory, follow_symlinks=False).st_mode):
+                        # A directory that may not be written cannot be moved: its `..` would change.
+                        with _opened(below, directory):
+                            system.move(below, directory, f".{secrets.token_hex(8)}", root)
+                    else:
+                        system.unlink(below, dir_fd=directory)
+        system.rmdir(name, dir_fd=root)
+
+
+@contextmanager
+def _opened(name: str, dir_fd: int | None = None) -> Iterator[int]:
+    """Open a directory to remove what is in it, giving its owner the right to do so."""
+    flags = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    handle = _Seam.system.open(name, flags | os.O_PATH, dir_fd=dir_fd)
+    try:
+        mode = os.fstat(handle).st_mode
+        if mode & stat.S_IRWXU != stat.S_IRWXU:
+            # By way of its descriptor, as a name might be a link by now; fchmod(2) does not take an O_PATH one.
+            os.chmod(f"/proc/self/fd/{handle}", stat.S_IMODE(mode) | stat.S_IRWXU)  # noqa: PTH101
+        fd = _Seam.system.open(".", flags | os.O_RDONLY, dir_fd=handle)
+    finally:
+        _Seam.system.close(handle)
+    try:
+        yield fd
+    finally:
+        _Seam.system.close(fd)
+
+
+def _names(directory: int) -> list[str]:
+    return os.listdir(directory)
+
+
+def _write_all(fd: int, view: memoryview) -> None:
+    while view:
+        view = view[_Seam.system.write(fd, view) :]
+
+
+def _sync(path: str | Path, flags: int) -> None:
+    fd = _Seam.system.open(path, flags)
+    try:
+        _Seam.system.fsync(fd)
+    except OSError as error:
+        # Some file systems cannot sync a directory, and say it so (fsync(2)). They have nothing to lose by it.
+        if error.errno != errno.EINVAL or not flags & os.O_DIRECTORY:
+            raise
+    finally:
+        _Seam.system.close(fd)
+
+
+def _sync_each(root: Path) -> None:
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for directory, _, names in os.walk(root, topdown=False, onerror=refuse):
+        for name in names:
+            path = os.path.join(directory, name)  # noqa: PTH118 - a Path for each of many files is slow
+            if stat.S_ISREG(os.lstat(path).st_mode):
+                _sync(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        _sync(directory, _DIRECTORY)
+
+
+def _check(result: int) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def _failure(path: Path, what: str, error: OSError) -> StreamError:
+    return StreamError(f"{path} {what}: {error.strerror}", hint=_HINTS.get(error.errno or 0))

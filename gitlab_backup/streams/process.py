@@ -1,0 +1,380 @@
+"""Programs in a pipeline: the one way they are run, fed, read from, and ended.
+
+A program gets a session of its own, no shell, and only the descriptors it needs. The calling thread moves its output
+into a sink; one thread each feeds it, keeps the end of what it complains of, and waits for its end. When `run` returns
+or raises, the program and all that is left of its process group are gone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import select
+import signal
+import subprocess
+import threading
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, BinaryIO, Final, Self, TypeAlias, cast
+
+from attrs import field, frozen
+
+from ..errors import ProgramError, ProgramNotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from .cancel import Cancellation
+    from .sink import Buffer, Sink
+
+Input: TypeAlias = "BinaryIO | bytes | Iterable[bytes] | None"
+
+_PIPE_SIZE: Final = 1 << 20
+"""Bytes that a pipe holds, and that are moved at once: the most that Linux allows any user (pipe(7))."""
+_LAST_WORDS: Final = 16 << 10
+"""Bytes of stderr that are kept."""
+_LAST_LINES: Final = 10
+"""Lines of them that a message shows."""
+_PERSUASION: Final = ((signal.SIGINT, 1.0), (signal.SIGTERM, 4.0))
+"""What a program is told when it has to end, and the seconds that it gets for it; then it is killed."""
+_STRAGGLER: Final = 1.0
+"""Seconds to wait for the end of stderr, which a daemon that left the process group may hold open for ever."""
+
+
+@frozen
+class Account:
+    """A system user to run a program as: a name for messages, ids, and its supplementary groups."""
+
+    name: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+
+@frozen
+class Program:
+    """What to run: its arguments (the first is the program), the whole of its environment, as whom, and where.
+
+    An account other than this process's own needs the right to become it (root).
+    """
+
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str] = field(repr=False)
+    account: Account | None = None
+    directory: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return os.path.basename(self.arguments[0])  # noqa: PTH119 - not always a path
+
+
+@frozen
+class Completed:
+    """How a program ended: its status, as in `subprocess`, and the last 16 KiB of its stderr."""
+
+    returncode: int
+    stderr: str
+
+
+def run(
+    program: Program,
+    *,
+    stdin: Input = None,
+    stdout: Sink | None = None,
+    cancel: Cancellation,
+    accept: Collection[int] = (0,),
+    timeout: float | None = None,
+) -> Completed:
+    """Run a program to its end, moving its output into `stdout`, which is neither finished nor aborted here.
+
+    `stdin` is data, an iterable of pieces of it, or a file: a raw one (`open(…, buffering=0)`) is handed to the program
+    itself, any other is read here, in a thread. A program that does not read all of it decides by its status whether
+    that is an error. Where reading it raises, the program is ended without having seen an end of its input.
+
+    Raises `ProgramNotFoundError`; `ProgramError` for a status that is not in `accept`, or after `timeout` seconds;
+    `CancelledError` on a request; and whatever `stdin` and `stdout` raise.
+    """
+    cancel.check()
+    with _Bell() as stop, _Bell() as exited:
+        running = _Running(program, stdin=stdin, stdout=stdout, stop=stop, exited=exited, timeout=timeout)
+        try:
+            with cancel.calling(stop.ring):
+                running.follow(cancel)
+        finally:
+            running.end()
+    # What was asked for or went wrong while the program was ending anyway counts, too.
+    cancel.check()
+    if running.producer_error is not None:
+        raise running.producer_error
+    if running.lost:
+        raise ProgramError(f"{program.name} has ended, but its status was lost", hint="Do not ignore SIGCHLD.")
+    completed = Completed(running.returncode, running.last_words)
+    if completed.returncode not in accept:
+        raise ProgramError(_failure(program, completed), returncode=completed.returncode)
+    return completed
+
+
+def capture(
+    program: Program,
+    *,
+    stdin: Input = None,
+    cancel: Cancellation,
+    accept: Collection[int] = (0,),
+    timeout: float | None = None,
+    limit: int = 64 << 20,
+) -> tuple[Completed, bytes]:
+    """Run a program as `run` does, and return its output, too. More than `limit` bytes of it are a `ProgramError`."""
+    output = _Output(program, limit)
+    completed = run(program, stdin=stdin, stdout=output, cancel=cancel, accept=accept, timeout=timeout)
+    return completed, bytes(output.data)
+
+
+class _Running:
+    """One program, from its start to its end."""
+
+    def __init__(
+        self,
+        program: Program,
+        *,
+        stdin: Input,
+        stdout: Sink | None,
+        stop: _Bell,
+        exited: _Bell,
+        timeout: float | None,
+    ) -> None:
+        self._program = program
+        self._sink = stdout
+        self._stop = stop
+        self._exited = exited
+        self._timeout = timeout
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self.producer_error: BaseException | None = None
+        self.returncode = 0
+        self.lost = False
+        self._stderr = b""
+        self._child = _start(program, stdin, piped=stdout is not None)
+        self._waiter = _thread(self._wait)
+        self._listener = _thread(self._listen)
+        self._feeder = _thread(self._feed, _pieces(stdin)) if self._child.stdin else None
+
+    @property
+    def last_words(self) -> str:
+        return self._stderr.decode(errors="replace")
+
+    def follow(self, cancel: Cancellation) -> None:
+        """Move the output until its end, then wait for the program's. Raises where it has to be ended."""
+        if self._sink is not None and self._child.stdout is not None:
+            output = self._child.stdout.fileno()
+            # Until the program has ended and the pipe is empty: what it leaves behind may hold the other end for long.
+            # Fresh bytes for each write: sinks may keep them.
+            while self._await(output, cancel) and (data := os.read(output, _PIPE_SIZE)):
+                self._sink.write(data)
+        self._await(self._exited.fd, cancel)
+
+    def end(self) -> None:
+        """End the program if it still runs, and all of its process group. Afterwards nothing is left of it."""
+        child = self._child
+        if child.stdout is not None:
+            child.stdout.close()
+        for number, seconds in _PERSUASION:
+            # Until it is reaped, its id cannot become that of another process group.
+            if _first(self._exited.fd, select.POLLIN, None, 0) is not None:
+                break
+            self._signal(number)
+            _first(self._exited.fd, select.POLLIN, None, seconds)
+        self._signal(signal.SIGKILL)
+        self._waiter.join()
+        self.returncode = child.wait()
+        self._stop.ring()
+        if self._feeder is not None:
+            self._feeder.join()
+        if child.stdin is not None:
+            child.stdin.close()
+        self._listener.join(_STRAGGLER)
+
+    def _await(self, fd: int, cancel: Cancellation) -> bool:
+        """Wait until `fd` can be read (True) or the program has ended. Raises where it has to be ended before that."""
+        seconds = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        ready = _ready((fd, self._exited.fd, self._stop.fd), seconds)
+        if not ready:
+            raise ProgramError(f"{self._program.name} did not end within {self._timeout:g} seconds")
+        if self._stop.fd in ready:
+            cancel.check()
+            if self.producer_error is not None:
+                raise self.producer_error
+        return fd in ready
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.lost:
+            return
+        # It is gone already, or has become another user whom this one may not signal.
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._child.pid, number)
+
+    def _wait(self) -> None:
+        try:
+            os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOWAIT)
+        except ChildProcessError:
+            # SIGCHLD is ignored, or someone else has taken the status. Its id may be another's by now.
+            self.lost = True
+        self._exited.ring()
+
+    def _listen(self) -> None:
+        with cast("BinaryIO", self._child.stderr) as pipe:
+            while data := pipe.read(_LAST_WORDS):
+                self._stderr = (self._stderr + data)[-_LAST_WORDS:]
+
+    def _feed(self, pieces: Iterable[bytes]) -> None:
+        pipe = cast("BinaryIO", self._child.stdin)
+        os.set_blocking(pipe.fileno(), False)
+        try:
+            for piece in pieces:
+                view = memoryview(piece).cast("B")
+                while view:
+                    if _first(pipe.fileno(), select.POLLOUT, self._stop, None) == self._stop.fd:
+                        return
+                    try:
+                        written = os.write(pipe.fileno(), view)
+                    except BrokenPipeError:
+                        return  # Nobody reads on. Whether that is an error, the exit status will say.
+                    view = view[written:]
+        except BaseException as error:  # noqa: BLE001 - it surfaces in the calling thread
+            # The pipe stays open until the program is dead: to see an end here, it would take the rest for complete.
+            self.producer_error = error
+            self._stop.ring()
+        else:
+            pipe.close()
+
+
+class _Bell:
+    """Rung once, it is heard by every thread that waits. May be rung by a signal handler, and when it is closed."""
+
+    def __init__(self) -> None:
+        self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        # A late ring must not write to what has got the same number since. Reentrant: see `Cancellation`.
+        self._lock = threading.RLock()
+        self._closed = False
+
+    def ring(self) -> None:
+        with self._lock:
+            if not self._closed:
+                os.eventfd_write(self.fd, 1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._closed = True
+        os.close(self.fd)
+
+
+class _Output:
+    """Keeps what is written to it, up to a limit."""
+
+    def __init__(self, program: Program, limit: int) -> None:
+        self.data = bytearray()
+        self._program = program
+        self._limit = limit
+
+    def write(self, data: Buffer, /) -> None:
+        if len(self.data) + len(data) > self._limit:
+            raise ProgramError(f"{self._program.name} wrote more than the {self._limit} bytes that are expected of it")
+        self.data += data
+
+    def finish(self) -> None:
+        """Nothing is left to do."""
+
+    def abort(self) -> None:
+        """Nothing is left to do."""
+
+
+def _start(program: Program, stdin: Input, *, piped: bool) -> subprocess.Popen[bytes]:
+    account = program.account if program.account is not None and program.account.uid != os.geteuid() else None
+    with _failing(program, account):
+        child = subprocess.Popen(
+            program.arguments,
+            env=dict(program.environment),
+            cwd=program.directory,
+            stdin=subprocess.DEVNULL if stdin is None else stdin if isinstance(stdin, io.FileIO) else subprocess.PIPE,
+            stdout=subprocess.PIPE if piped else subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,
+            user=account.uid if account else None,
+            group=account.gid if account else None,
+            extra_groups=account.groups if account else None,
+        )
+    for pipe in (child.stdin, child.stdout):
+        if pipe is not None:
+            # Larger pipes are faster ones; all those of a user together are limited (pipe(7)).
+            with suppress(OSError):
+                fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+    return child
+
+
+@contextmanager
+def _failing(program: Program, account: Account | None) -> Iterator[None]:
+    """Turn what a start raises into words."""
+    path = program.arguments[0]
+    whom = f" as user {account.name}" if account else ""
+    try:
+        yield
+    except OSError as error:
+        if program.directory is not None and not program.directory.is_dir():
+            raise ProgramError(f"{path} cannot be run{whom} in {program.directory}: {error.strerror}") from error
+        if isinstance(error, FileNotFoundError):
+            raise ProgramNotFoundError(
+                f"{path} not found", hint=f"Install {program.name}, or add its directory to PATH."
+            ) from error
+        hint = f"Check the rights on {path}, or run as root." if isinstance(error, PermissionError) else None
+        raise ProgramError(f"{path} cannot be run{whom}: {error.strerror}", hint=hint) from error
+
+
+def _pieces(stdin: Input) -> Iterable[bytes]:
+    if isinstance(stdin, bytes):
+        return (stdin,)
+    if hasattr(stdin, "read"):
+        file = cast("BinaryIO", stdin)
+        return iter(lambda: file.read(_PIPE_SIZE), b"")
+    return cast("Iterable[bytes]", stdin)
+
+
+def _first(fd: int, event: int, bell: _Bell | None, seconds: float | None) -> int | None:
+    """Wait until `fd` is ready or the bell rings, and return whose descriptor that is, first the bell's; else None."""
+    poll = select.poll()
+    poll.register(fd, event)
+    if bell is not None:
+        poll.register(bell.fd, select.POLLIN)
+    ready = [number for number, _ in poll.poll(None if seconds is None else seconds * 1000)]
+    return bell.fd if bell is not None and bell.fd in ready else next(iter(ready), None)
+
+
+def _ready(fds: tuple[int, ...], seconds: float | None) -> set[int]:
+    """Wait until one of `fds` can be read, and return all that can."""
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    return {number for number, _ in poll.poll(None if seconds is None else seconds * 1000)}
+
+
+def _thread(target: Callable[..., None], *arguments: object) -> threading.Thread:
+    thread = threading.Thread(target=target, args=arguments, daemon=True)
+    thread.start()
+    return thread
+
+
+def _failure(program: Program, completed: Completed) -> str:
+    code = completed.returncode
+    if code < 0:
+        try:
+            how = f"was killed by signal {signal.Signals(-code).name}"
+        except ValueError:
+            how = f"was killed by signal {-code}"
+    else:
+        how = f"failed with status {code}"
+    lines = [line for line in completed.stderr.splitlines() if line.strip()][-_LAST_LINES:]
+    return f"{program.name} {how}" + (": " + "\n".join(lines) if lines else "")

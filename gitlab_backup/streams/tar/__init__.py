@@ -1,0 +1,26 @@
+"""Tar archives as streams: a tree into an archive, an archive into its members."""
+
+from __future__ import annotations
+
+from .check import check_name
+from .extract import Extracted, ExtractLimits, extract
+from .reader import Kind, Limits, Member, TarReader
+from .report import Changed, TarReport, Unreadable
+from .tree import write_tree
+from .writer import TarWriter
+
+__all__ = [
+    "Changed",
+    "ExtractLimits",
+    "Extracted",
+    "Kind",
+    "Limits",
+    "Member",
+    "TarReader",
+    "TarReport",
+    "TarWriter",
+    "Unreadable",
+    "check_name",
+    "extract",
+    "write_tree",
+]

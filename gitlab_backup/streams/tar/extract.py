@@ -1,0 +1,421 @@
+"""An archive that may be hostile into an empty directory: whatever it says, nothing happens outside of that.
+
+No path is ever handed to the system: each name is opened relative to the directory above it, and no symbolic link is
+followed, not even one that was there before. What an archive may not ask for at all (`check_name`) ends the extraction.
+As in GNU tar, a later member of the same name takes the place of the earlier one, and a directory that is there
+already only gets its attributes; but nothing takes the place of a directory.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+from attrs import define, frozen
+
+from ...errors import CorruptStreamError, StreamError
+from .check import check_name
+from .reader import Kind, Member, TarReader
+from .report import display
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..cancel import Cancellation
+
+_DIRECTORY: Final = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_DIRECTORIES: Final = 64
+"""How many directories above the present one are kept open. Those further up are opened again on the way back."""
+_NAME_LENGTH: Final = 255
+"""Bytes of one name (NAME_MAX in linux/limits.h)."""
+_LARGEST_ID: Final = 2**32 - 2
+"""The next one means `no user` to chown(2)."""
+_TELL: Final = 1 << 20
+"""Bytes between two reports of progress."""
+_IMPLIED_MODE: Final = 0o755
+"""The mode of a directory that the archive leads through and does not have."""
+
+
+@frozen(kw_only=True)
+class ExtractLimits:
+    """How much an archive may make. What makes more is corrupt."""
+
+    members: int | None = None
+    data_bytes: int | None = None
+    """Bytes of data in files, holes not counted."""
+    depth: int = 2048
+    """Directories in each other. A path that is deeper is longer than the system takes (PATH_MAX): GitLab has none."""
+
+
+@frozen(kw_only=True)
+class Extracted:
+    """What came out of an archive."""
+
+    members: int
+    data_bytes: int
+    """Bytes of data in files, holes not counted."""
+    has_root: bool
+    """Whether the archive said what the directory itself is like (`./`)."""
+    not_given: int
+    """Members whose owner or group could not be restored, because only root may."""
+
+
+def extract(
+    source: BinaryIO,
+    root: int,
+    *,
+    cancel: Cancellation,
+    limits: ExtractLimits | None = None,
+    progress: Callable[[int, int], None] = lambda _read, _written: None,
+) -> Extracted:
+    """Build the tree of the archive `source` in `root`: an open, empty directory that nobody else writes to.
+
+    Modes are exact whatever the umask, times to the nanosecond. Owners and groups are the archived numbers for root;
+    others give what they may. Symbolic links are data: kept wherever they lead, and never followed. Holes stay holes.
+    The attributes of `root` itself come last. Nothing is synced. `progress` takes the bytes of the archive read, and
+    of files written, since its last call.
+
+    Raises `CorruptStreamError` for an archive that is damaged, hostile or beyond `limits`, `StreamError` where
+    something cannot be made, `CancelledError`, and what `source` raises.
+    """
+    return _Extraction(TarReader(source), root, cancel, limits or ExtractLimits(), progress).run()
+
+
+@define(eq=False)
+class _Level:
+    """A directory on the way from the root to where things are made, and the attributes that it gets when we leave."""
+
+    name: bytes
+    fd: int | None
+    identity: tuple[int, int]
+    mode: int | None = None
+    owner: tuple[int, int] = (-1, -1)
+    mtime_ns: int | None = None
+
+
+class _Extraction:
+    def __init__(
+        self,
+        reader: TarReader,
+        root: int,
+        cancel: Cancellation,
+        limits: ExtractLimits,
+        progress: Callable[[int, int], None],
+    ) -> None:
+        self._reader = reader
+        self._cancel = cancel
+        self._limits = limits
+        self._progress = progress
+        self._is_root = os.geteuid() == 0
+        self._groups = {os.getegid(), *os.getgroups()}
+        self._now = time.time_ns()
+        status = os.fstat(root)
+        # Not a duplicate: that one is not to be closed here.
+        self._stack = [_Level(b"", os.dup(root), (status.st_dev, status.st_ino))]
+        self._here: bytes | None = None
+        self._members = self._bytes = self._not_given = 0
+        self._told = (0, 0)
+        self._has_root = False
+
+    def run(self) -> Extracted:
+        try:
+            for member in self._reader:
+                self._cancel.check()
+                self._admit(member)
+                try:
+                    self._add(member)
+                except (OSError, OverflowError) as error:
+                    raise _failure(member, error) from error
+                self._tell(_TELL)
+            self._unwind()
+        finally:
+            for level in self._stack:
+                if level.fd is not None:
+                    os.close(level.fd)
+        self._tell(0)
+        return Extracted(
+            members=self._members, data_bytes=self._bytes, has_root=self._has_root, not_given=self._not_given
+        )
+
+    def _unwind(self) -> None:
+        try:
+            while len(self._stack) > 1:
+                self._leave()
+            self._settle(self._stack[0])
+        except (OSError, OverflowError) as error:
+            raise StreamError(f"a directory of the archive cannot be completed: {error}") from error
+
+    def _tell(self, step: int) -> None:
+        read, written = self._reader.offset, self._bytes
+        if read - self._told[0] >= step:
+            self._progress(read - self._told[0], written - self._told[1])
+            self._told = read, written
+
+    # What is let in
+
+    def _admit(self, member: Member) -> None:
+        if reason := check_name(member) or self._out_of_range(member):
+            raise _refusal(member, f"must not be extracted: {reason}")
+        self._members += 1
+        if member.kind is Kind.FILE:
+            extents = member.extents
+            self._bytes += member.size if extents is None else sum(length for _, length in extents)
+        if self._limits.members is not None and self._members > self._limits.members:
+            raise _refusal(member, f"is one more than the {self._limits.members} that there should be")
+        if self._limits.data_bytes is not None and self._bytes > self._limits.data_bytes:
+            raise _refusal(member, f"makes more than the {self._limits.data_bytes} bytes that there should be")
+
+    def _out_of_range(self, member: Member) -> str | None:
+        for path in (member.name, member.link) if member.kind is Kind.HARD_LINK else (member.name,):
+            names = _names(path)
+            if len(names) > self._limits.depth:
+                return f"it lies more than {self._limits.depth} directories deep"
+            if any(len(name) > _NAME_LENGTH for name in names):
+                return f"a name in its path is longer than {_NAME_LENGTH} bytes"
+        if not 0 <= member.uid <= _LARGEST_ID or not 0 <= member.gid <= _LARGEST_ID:
+            return "its owner is no user's number"
+        return None
+
+    # The way to a directory
+
+    def _go(self, path: bytes, names: list[bytes]) -> int:
+        """Make the directory `path`, of these names, the present one, and return its descriptor."""
+        stack = self._stack
+        if path != self._here:
+            same = 0
+            while same < min(len(names), len(stack) - 1) and stack[same + 1].name == names[same]:
+                same += 1
+            self._here = None
+            while len(stack) - 1 > same:
+                self._leave()
+            for name in names[same:]:
+                self._enter(name)
+            self._here = path
+        return _open(stack[-1])
+
+    def _enter(self, name: bytes) -> None:
+        """Go into a directory that the archive has made before, or has not."""
+        parent = _open(self._stack[-1])
+        try:
+            fd, status = _open_directory(parent, name)
+        except FileNotFoundError:
+            os.mkdir(name, 0o700, dir_fd=parent)
+            fd, status = _open_directory(parent, name)
+            self._push(_Level(name, fd, _identity(status), mode=_IMPLIED_MODE))
+            return
+        # Finished before: what is done in it now must not be seen on it.
+        self._push(_Level(name, fd, _identity(status), stat.S_IMODE(status.st_mode), mtime_ns=status.st_mtime_ns))
+
+    def _push(self, level: _Level) -> None:
+        self._stack.append(level)
+        if len(self._stack) > _OPEN_DIRECTORIES + 1:  # the root stays open
+            far = self._stack[-_OPEN_DIRECTORIES]
+            if far.fd is not None:
+                os.close(far.fd)
+                far.fd = None
+
+    def _leave(self) -> None:
+        level, above = self._stack[-1], self._stack[-2]
+        fd = _open(level)
+        if above.fd is None:
+            above.fd = os.open("..", os.O_RDONLY | _DIRECTORY, dir_fd=fd)
+            if _identity(os.fstat(above.fd)) != above.identity:
+                raise OSError(errno.ESTALE, "a directory was moved while it was filled")
+        self._settle(level)
+        self._stack.pop()
+        os.close(fd)
+
+    def _settle(self, level: _Level) -> None:
+        fd = _open(level)
+        if level.owner != (-1, -1):
+            os.fchown(fd, *level.owner)
+        if level.mode is not None:
+            os.fchmod(fd, level.mode)
+        if level.mtime_ns is not None:
+            os.utime(fd, ns=(self._now, level.mtime_ns))
+
+    # Members
+
+    def _add(self, member: Member) -> None:
+        if member.kind is Kind.DIRECTORY:
+            self._directory(member)
+            return
+        above, _, name = member.name.rstrip(b"/").rpartition(b"/")
+        if name in (b"", b"."):
+            raise _refusal(member, "must not be extracted: it takes the place of the directory itself")
+        parent = self._go(above, self._names_of(above))
+        if member.kind is Kind.FILE:
+            self._file(parent, name, member)
+        elif member.kind is Kind.HARD_LINK:
+            self._hard_link(parent, name, member)
+        elif member.kind is Kind.SYMBOLIC_LINK:
+            self._make(parent, name, lambda: os.symlink(member.link, name, dir_fd=parent))
+            os.chown(name, *self._owner(member), dir_fd=parent, follow_symlinks=False)
+            os.utime(name, ns=(self._now, member.mtime_ns), dir_fd=parent, follow_symlinks=False)
+        else:
+            self._make(parent, name, lambda: os.mkfifo(name, 0o600, dir_fd=parent))
+            fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+            self._finish(fd, member)
+
+    def _names_of(self, path: bytes) -> list[bytes]:
+        return [] if path == self._here else _names(path)
+
+    def _directory(self, member: Member) -> None:
+        path = member.name.rstrip(b"/")
+        names = _names(path)
+        if names:
+            above, name = names[:-1], names[-1]
+            parent = self._go(b"/".join(above), above)
+            try:
+                os.mkdir(name, 0o700, dir_fd=parent)
+            except FileExistsError:
+                if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+                    os.unlink(name, dir_fd=parent)
+                    os.mkdir(name, 0o700, dir_fd=parent)
+            fd, status = _open_directory(parent, name)
+            self._push(_Level(name, fd, _identity(status)))
+            self._here = path
+        else:
+            self._go(path, names)
+            self._has_root = True
+        level = self._stack[-1]
+        level.mode, level.owner, level.mtime_ns = member.mode, self._owner(member), member.mtime_ns
+
+    def _file(self, parent: int, name: bytes, member: Member) -> None:
+        try:
+            fd = os.open(name, _CREATE, 0o600, dir_fd=parent)
+        except FileExistsError:
+            os.unlink(name, dir_fd=parent)
+            fd = os.open(name, _CREATE, 0o600, dir_fd=parent)
+        try:
+            at = 0
+            for position, data in self._reader.blocks():
+                if position != at:
+                    os.lseek(fd, position, os.SEEK_SET)
+                at = position + len(data)
+                written = os.write(fd, data)
+                if written < len(data):
+                    _write_all(fd, memoryview(data)[written:])
+                if at < member.size:
+                    self._cancel.check()
+                    self._tell(_TELL)
+            if at != member.size:
+                os.ftruncate(fd, member.size)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._finish(fd, member)
+
+    def _finish(self, fd: int, member: Member) -> None:
+        """Give an open file its attributes, and close it."""
+        try:
+            owner = self._owner(member)
+            if owner != (-1, -1):
+                os.fchown(fd, *owner)
+            os.fchmod(fd, member.mode)  # after the owner: a change of that takes bits away
+            os.utime(fd, ns=(self._now, member.mtime_ns))
+        finally:
+            os.close(fd)
+
+    def _hard_link(self, parent: int, name: bytes, member: Member) -> None:
+        """Link to what this archive has made: there is nothing else in the tree. A link to a symbolic link is one."""
+        *above, first = _names(member.link) or [b"."]
+        fd = os.dup(_open(self._stack[0]))
+        try:
+            for step in above:
+                below = os.open(step, os.O_PATH | _DIRECTORY, dir_fd=fd)
+                os.close(fd)
+                fd = below
+            status = os.stat(first, dir_fd=fd, follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode):
+                raise _refusal(member, "must not be extracted: it is a hard link to a directory")
+            self._make(
+                parent,
+                name,
+                lambda: os.link(first, name, src_dir_fd=fd, dst_dir_fd=parent, follow_symlinks=False),
+                same_as=status,
+            )
+        finally:
+            os.close(fd)
+
+    def _make(
+        self, parent: int, name: bytes, make: Callable[[], None], *, same_as: os.stat_result | None = None
+    ) -> None:
+        """Make something, in the place of what is there already, unless that is the same file."""
+        try:
+            make()
+        except FileExistsError:
+            there = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            if same_as is None or _identity(there) != _identity(same_as):
+                os.unlink(name, dir_fd=parent)
+                make()
+
+    def _owner(self, member: Member) -> tuple[int, int]:
+        if self._is_root:
+            return member.uid, member.gid
+        gid = member.gid if member.gid in self._groups else -1
+        self._not_given += member.uid != os.geteuid() or gid == -1
+        return -1, gid
+
+
+def _names(path: bytes) -> list[bytes]:
+    return [name for name in path.split(b"/") if name not in (b"", b".")]
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _open(level: _Level) -> int:
+    if level.fd is None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    return level.fd
+
+
+def _open_directory(parent: int, name: bytes) -> tuple[int, os.stat_result]:
+    """Open a directory to make things in it, and return its status as it was before."""
+    try:
+        fd = os.open(name, os.O_RDONLY | _DIRECTORY, dir_fd=parent)
+    except PermissionError:
+        pass
+    else:
+        status = os.fstat(fd)
+        if not os.geteuid() or status.st_mode & stat.S_IRWXU == stat.S_IRWXU:
+            return fd, status
+        os.close(fd)
+    handle = os.open(name, os.O_PATH | _DIRECTORY, dir_fd=parent)
+    try:
+        status = os.fstat(handle)
+        # By way of its descriptor, as fchmod(2) does not take one of this sort.
+        os.chmod(f"/proc/self/fd/{handle}", stat.S_IMODE(status.st_mode) | stat.S_IRWXU)  # noqa: PTH101
+        return os.open(".", os.O_RDONLY | _DIRECTORY, dir_fd=handle), status
+    finally:
+        os.close(handle)
+
+
+def _write_all(fd: int, view: memoryview) -> None:
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _refusal(member: Member, problem: str) -> CorruptStreamError:
+    return CorruptStreamError(
+        f"the member {display(member.name)[:200]!r} of the archive, at byte {member.offset}, {problem}",
+        hint="Nothing was replaced. Look at the archive with `tar -tv`, or use another backup.",
+    )
+
+
+def _failure(member: Member, error: OSError | OverflowError) -> StreamError:
+    if isinstance(error, OverflowError):
+        return _refusal(member, "has a time that cannot be")
+    if error.errno in (errno.ELOOP, errno.ENOTDIR):
+        return _refusal(member, "must not be extracted: its path leads through what is not a directory")
+    if error.errno in (errno.EISDIR, errno.ENOTEMPTY):
+        return _refusal(member, "must not be extracted: it takes the place of a directory")
+    hint = "Free space on the file system, and try again." if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
+    name = display(member.name)[:200]
+    return StreamError(f"the member {name!r} of the archive cannot be extracted: {error.strerror}", hint=hint)
