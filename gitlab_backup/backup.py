@@ -1,0 +1,218 @@
+"""`Backup`: the handle that users of the library hold."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attrs import field, frozen
+
+from .errors import BackupNotFoundError, DocumentError
+from .events import ignore
+from .store import BackupStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from .archivers.base import RepositoryOptions
+    from .components import Component
+    from .events import Observer
+    from .instance import Instance
+    from .manifest import Manifest
+    from .metadata import Metadata
+    from .operations.create import PlannedComponent
+    from .operations.restore import Proposal, Restored
+    from .operations.verify import Verification
+    from .streams.cancel import Cancellation
+
+
+class BackupState(StrEnum):
+    """What can be said of a backup without reading all of it. The values are those of `list --json`."""
+
+    COMPLETE = "complete"
+    COMPLETE_WITH_WARNINGS = "complete_with_warnings"
+    UNVERIFIED = "unverified"
+    """Made by GitLab's own tool: it has no manifest that could say how it went."""
+    DAMAGED = "damaged"
+    """A document of it is missing or cannot be understood."""
+
+
+@frozen(slots=False)
+class Backup:
+    """A finished, published backup: a directory that is named by its id. Documents are read when first asked for."""
+
+    path: Path = field(converter=Path)
+
+    @classmethod
+    def create(
+        cls,
+        instance: Instance,
+        *,
+        only: Iterable[str] = (),
+        skip: Iterable[str] = (),
+        jobs: int | None = None,
+        compression: str = "gzip",
+        level: int | None = None,
+        keep_going: bool = False,
+        repositories: RepositoryOptions | None = None,
+        observer: Observer = ignore,
+        cancel: Cancellation | None = None,
+    ) -> Backup:
+        """Back up `instance` into its backup path.
+
+        `only` and `skip` are ids of components; `jobs` is how many things are done at once (default: one a core);
+        `compression` and `level` name the codec of dumps and archives. With `keep_going`, a component that fails is
+        recorded, and the rest is published. `repositories` says which of them, and how. Events go to `observer`;
+        `cancel` ends the work from another thread.
+
+        Raises `BackupFailedError`, `CancelledError`, `LockedError`, `RefusedError`, `StoreError` or `UsageError`; then
+        there is no new backup.
+        """
+        from .operations.create import create, options
+
+        chosen = options(
+            only=only,
+            skip=skip,
+            jobs=jobs,
+            compression=compression,
+            level=level,
+            keep_going=keep_going,
+            repositories=repositories,
+        )
+        return cls(create(instance, chosen, observer=observer, cancel=cancel))
+
+    @staticmethod
+    def plan(
+        instance: Instance,
+        *,
+        only: Iterable[str] = (),
+        skip: Iterable[str] = (),
+        compression: str = "gzip",
+        level: int | None = None,
+        repositories: RepositoryOptions | None = None,
+    ) -> tuple[PlannedComponent, ...]:
+        """Return what `create` would do with each component. Changes nothing. Raises `RefusedError` or `UsageError`."""
+        from .operations.create import options, plan
+
+        chosen = options(only=only, skip=skip, compression=compression, level=level, repositories=repositories)
+        return tuple(plan(instance, chosen))
+
+    @classmethod
+    def open(cls, store: BackupStore | Path | str, backup_id: str) -> Backup:
+        """Return the backup of that id (or `latest`) in a backup path. Raises `BackupNotFoundError`."""
+        store = store if isinstance(store, BackupStore) else BackupStore(Path(store))
+        return cls(store.open(backup_id))
+
+    @classmethod
+    def all(cls, store: BackupStore | Path | str) -> tuple[Backup, ...]:
+        """Return all backups in a backup path, oldest first."""
+        store = store if isinstance(store, BackupStore) else BackupStore(Path(store))
+        return tuple(cls(store.path / backup_id) for backup_id in store.ids())
+
+    @property
+    def id(self) -> str:
+        """Its backup id, which is the name of its directory."""
+        return self.path.name
+
+    @cached_property
+    def metadata(self) -> Metadata:
+        """What `backup_information.json` says. Raises `MetadataError`."""
+        from .metadata import Metadata
+
+        return Metadata.read(self.path)
+
+    @cached_property
+    def manifest(self) -> Manifest | None:
+        """What `manifest.json` says; None for a backup of GitLab's own tool. Raises `ManifestError`."""
+        from .manifest import Manifest
+
+        return Manifest.read(self.path)
+
+    @cached_property
+    def components(self) -> tuple[Component, ...]:
+        """The components that it has. Raises `ManifestError`."""
+        from .operations.contents import Contents
+        from .operations.verify import components_of
+
+        return tuple(components_of(Contents.of(self.path), self.manifest))
+
+    @property
+    def state(self) -> BackupState:
+        """What its documents say of it. Never raises: a document that cannot be read is damage."""
+        try:
+            self.metadata  # noqa: B018 - reading it is the check
+            manifest = self.manifest
+        except (DocumentError, BackupNotFoundError):
+            return BackupState.DAMAGED
+        return BackupState.UNVERIFIED if manifest is None else BackupState(manifest.status.value)
+
+    @cached_property
+    def size_bytes(self) -> int:
+        """The sum of the sizes of its files, in bytes."""
+        return sum(file.lstat().st_size for file in self.path.rglob("*") if file.is_file() and not file.is_symlink())
+
+    def verify(
+        self,
+        *,
+        only: Iterable[str] | None = None,
+        jobs: int | None = None,
+        observer: Observer = ignore,
+        cancel: Cancellation | None = None,
+    ) -> Verification:
+        """Read all of it, or the components of `only`; compare digests and check structures."""
+        from .operations.verify import verify
+
+        chosen = None if only is None else frozenset(only)
+        return verify(self.path, only=chosen, jobs=jobs, observer=observer, cancel=cancel)
+
+    def restore(
+        self,
+        instance: Instance,
+        *,
+        only: Iterable[str] = (),
+        skip: Iterable[str] = (),
+        jobs: int | None = None,
+        force_version: bool = False,
+        verify: bool = True,
+        dry_run: bool = False,
+        keep_going: bool = False,
+        keep_old: bool = False,
+        database_strategy: str | None = None,
+        repositories: RepositoryOptions | None = None,
+        confirm: Callable[[Proposal], bool] | None = None,
+        observer: Observer = ignore,
+        cancel: Cancellation | None = None,
+    ) -> Restored:
+        """Restore it into `instance`: all of it, or the components of `only` without those of `skip`.
+
+        Everything is checked first, then `confirm` is asked, and only then anything changes. `force_version` restores
+        into another version of GitLab; `verify=False` skips the verification; `dry_run` ends after the checks;
+        `keep_old` keeps what was replaced (`<name>.before-<backup id>`); `database_strategy` is `swap` or `transaction`
+        (default: the better one that is possible).
+
+        Raises `CancelledError`, `DamagedError`, `LockedError`, `RefusedError`, `RestoreFailedError`, `StoreError` or
+        `UsageError`; then the instance is as it was.
+        """
+        from .archivers.base import RepositoryOptions, RestoreOptions
+        from .operations.restore import choose, restore
+
+        options = RestoreOptions(
+            keep_going=keep_going,
+            keep_old=keep_old,
+            database_strategy=database_strategy,
+            repositories=repositories or RepositoryOptions(),
+        )
+        choice = choose(
+            only=only,
+            skip=skip,
+            jobs=jobs,
+            options=options,
+            force_version=force_version,
+            verify=verify,
+            dry_run=dry_run,
+        )
+        return restore(
+            self.path, instance, choice, confirm=confirm or (lambda _proposal: True), observer=observer, cancel=cancel
+        )
