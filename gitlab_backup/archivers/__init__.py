@@ -1,0 +1,1 @@
+"""What moves a component between an instance and a backup."""

@@ -1,0 +1,113 @@
+"""Snapshots of databases: a state that stays as it is for a dump, while GitLab goes on writing."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from attrs import field, frozen
+
+from ...errors import ComponentError, DatabaseError
+from ...instance.postgres import POOLER_HINT, behind_pooler, connect, database_error, server_version, where
+
+if TYPE_CHECKING:
+    import psycopg
+    from psycopg.rows import TupleRow
+
+    from ...instance import Database
+
+# A query that fails ends the transaction, and the snapshot with it. So nothing is asked here that a server
+# or a role could refuse. The position in the write-ahead log is that of the replay on a standby, which
+# writes no log.
+_ABOUT: Final = """
+    SELECT current_setting('server_version'), pg_database_size(datname), pg_encoding_to_char(encoding),
+           datcollate, datctype,
+           CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END::text
+    FROM pg_database WHERE datname = current_database()
+"""
+_EXTENSIONS: Final = "SELECT extname, extversion FROM pg_extension ORDER BY extname"
+# Before PostgreSQL 10, to export a snapshot took a transaction id, which a standby has none of.
+_FIRST_WITH_STANDBYS: Final = 100000
+_PRIMARY_HINT: Final = "A standby exports snapshots since PostgreSQL 10 only. Name the primary server."
+
+
+@frozen(kw_only=True)
+class Snapshot:
+    """The state of one database, held by an open transaction until `release`."""
+
+    database: Database
+    id: str
+    """What `pg_dump --snapshot` takes."""
+    taken_at: datetime
+    server_version: str
+    size: int
+    """Bytes of the database on its server, indexes and dead rows included."""
+    encoding: str
+    collation: str
+    ctype: str
+    wal_lsn: str | None
+    extensions: dict[str, str]
+    """Their versions by name."""
+    pooled: bool
+    """Whether a connection pooler stands between."""
+    _connection: psycopg.Connection[TupleRow] = field(repr=False)
+
+    def release(self) -> None:
+        """Let the server clean up behind the snapshot again. May be called more than once."""
+        self._connection.close()
+
+
+def take_snapshot(database: Database, *, pg_dump_major: int) -> Snapshot:
+    """Connect to `database` and export a snapshot of it.
+
+    Raises `DatabaseError` where the database cannot be reached or exports none, and `ComponentError` where
+    pg_dump is older than the server: it would refuse to dump.
+    """
+    import psycopg
+
+    connection = connect(database)
+    version = server_version(connection)
+    try:
+        _check_version(database, version // 10000, pg_dump_major)
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        connection.read_only = True
+        return _export(database, connection)
+    except psycopg.Error as error:
+        connection.close()
+        hint = _PRIMARY_HINT if version < _FIRST_WITH_STANDBYS else POOLER_HINT
+        raise database_error(database, "cannot export a snapshot", error, hint=hint) from error
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _check_version(database: Database, server: int, pg_dump: int) -> None:
+    if server > pg_dump:
+        raise ComponentError(
+            f"pg_dump is of version {pg_dump}, but the server of {where(database)} is of version {server}",
+            hint=f"Install the client programs of PostgreSQL {server}, and put them first in the search path.",
+        )
+
+
+def _export(database: Database, connection: psycopg.Connection[TupleRow]) -> Snapshot:
+    exported = connection.execute("SELECT pg_export_snapshot()").fetchone()
+    taken_at = datetime.now(UTC)
+    about = connection.execute(_ABOUT).fetchone()
+    if exported is None or about is None:
+        raise DatabaseError(f"{where(database)}: the server answered with nothing", hint=POOLER_HINT)
+    extensions = connection.execute(_EXTENSIONS).fetchall()
+    version, size, encoding, collation, ctype, lsn = about
+    return Snapshot(
+        database=database,
+        id=exported[0],
+        taken_at=taken_at,
+        server_version=version,
+        size=size,
+        encoding=encoding,
+        collation=collation,
+        ctype=ctype,
+        wal_lsn=lsn,
+        extensions=dict(extensions),
+        pooled=behind_pooler(connection),
+        connection=connection,
+    )

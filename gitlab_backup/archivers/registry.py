@@ -1,0 +1,104 @@
+"""Where archivers are found by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from ..components import Holder
+from ..errors import ProgramNotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..components import Component
+    from ..instance import Instance
+    from .base import Archiver, RepositoryOptions
+
+ENTRY_POINTS = "gitlab_backup.archivers"
+"""The group of entry points in which other distributions register theirs."""
+
+
+def _database() -> Archiver:
+    from .database import DatabaseArchiver
+
+    return DatabaseArchiver()
+
+
+def _files() -> Archiver:
+    from .files import FilesArchiver
+
+    return FilesArchiver()
+
+
+def _git() -> Archiver:
+    from .git import GitArchiver
+
+    return GitArchiver()
+
+
+def _gitaly() -> Archiver:
+    from .gitaly import GitalyArchiver
+
+    return GitalyArchiver()
+
+
+# The built-in ones are found without the metadata of an installed distribution: a plain directory works too.
+_BUILT_IN: dict[str, Callable[[], Archiver]] = {
+    "database": _database,
+    "files": _files,
+    "git": _git,
+    "gitaly": _gitaly,
+}
+
+
+def archiver_for(
+    component: Component, options: RepositoryOptions, instance: Instance, *, recorded: str | None = None
+) -> Archiver:
+    """Return a new archiver for a component: the one that made it (`recorded`), else its usual one.
+
+    For repositories it is the one that was asked for, else the one that `instance` calls for, whichever of the two made
+    the backup: both write the same layout. Raises `UsageError` where there is none of that name.
+    """
+    if component.holder is Holder.STORAGES and recorded in {None, *_OF_REPOSITORIES}:
+        return archiver_named(_for_repositories(options, instance))
+    return archiver_named(recorded or component.archiver)
+
+
+_OF_REPOSITORIES = ("gitaly", "git")
+
+
+def _for_repositories(options: RepositoryOptions, instance: Instance) -> str:
+    asked = options.archiver
+    if asked not in {None, *_OF_REPOSITORIES}:
+        raise UsageError(
+            f"unknown archiver of repositories: {asked}", hint=f"Known ones are {' and '.join(_OF_REPOSITORIES)}."
+        )
+    if asked is None:
+        asked = "gitaly" if any(storage.gitaly_address for storage in instance.storages) else "git"
+        try:
+            instance.program("gitaly-backup")
+        except ProgramNotFoundError:
+            # A server-side backup needs it: then its absence is what has to be said.
+            asked = "gitaly" if options.server_side else "git"
+    if options.server_side and asked != "gitaly":
+        raise UsageError(
+            f"the archiver {asked} makes no server-side backups",
+            hint="Only Gitaly itself does: use the archiver gitaly, and give the storages a gitaly_address.",
+        )
+    return asked
+
+
+def archiver_named(name: str) -> Archiver:
+    """Return a new archiver of that name: a built-in one, else one that an installed distribution registers.
+
+    Raises `UsageError` where there is none.
+    """
+    if name in _BUILT_IN:
+        return _BUILT_IN[name]()
+    from importlib.metadata import entry_points
+
+    found = entry_points(group=ENTRY_POINTS)
+    for entry in found.select(name=name):
+        return cast("Archiver", entry.load()())
+    known = sorted({*_BUILT_IN, *found.names})
+    raise UsageError(f"unknown archiver: {name}", hint=f"Known archivers are {', '.join(known)}.")
