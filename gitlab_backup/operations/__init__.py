@@ -1,0 +1,1 @@
+"""The workflows: each reads like the list of steps that it is."""

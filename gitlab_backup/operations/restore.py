@@ -1,0 +1,371 @@
+"""Bring an instance back to what a backup holds: all of it, or a part; or leave it exactly as it was."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING
+
+from attrs import define, field, frozen
+
+from ..archivers.base import RestoreOptions
+from ..archivers.registry import archiver_for
+from ..components import select
+from ..errors import DamagedError, ExitStatus, GitLabBackupError, RefusedError, RestoreFailedError, UsageError
+from ..events import Noticed, OperationFinished, OperationStarted, Status, ignore
+from ..manifest import ComponentRecord
+from ..store import BackupStore
+from ..streams.cancel import Cancellation
+from ..streams.files import free_bytes
+from .contents import Contents, Documents
+from .journal import JOURNAL_NAME, Entry, Journal, Step, finish, recover, restore_job, undo
+from .run import Tally, Telling, default_jobs, run_all
+from .verify import components_of, record_of, verify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from ..archivers.base import RestorePlan
+    from ..components import Component
+    from ..events import Observer
+    from ..instance import Instance
+    from ..manifest import Manifest
+    from ..metadata import Metadata
+
+NEXT_STEPS = (
+    "Check that /etc/gitlab/gitlab-secrets.json (or config/secrets.yml) is the one that belongs to this backup.",
+    "Run `gitlab-ctl reconfigure`.",
+    "Run `gitlab-ctl restart`.",
+    "Run `gitlab-rake cache:clear`.",
+    "Run `gitlab-rake gitlab:backup:repo:reset_pool_repositories`: object pools are not part of a backup.",
+    "Run `gitlab-rake gitlab:check SANITIZE=true`.",
+    "Run `gitlab-rake gitlab:doctor:secrets`.",
+)
+"""What an administrator must still do, in this order (GitLab's documentation, "Restore GitLab")."""
+
+
+@frozen(kw_only=True)
+class RestoreChoice:
+    """What to restore, and how. `choose` makes a checked one."""
+
+    only: frozenset[str]
+    """The components asked for by name; empty for all that the backup has."""
+    skip: frozenset[str]
+    jobs: int
+    options: RestoreOptions
+    force_version: bool
+    verify: bool
+    dry_run: bool
+
+
+def choose(
+    *,
+    only: Iterable[str] = (),
+    skip: Iterable[str] = (),
+    jobs: int | None = None,
+    options: RestoreOptions | None = None,
+    force_version: bool = False,
+    verify: bool = True,
+    dry_run: bool = False,
+) -> RestoreChoice:
+    """Return a checked choice. Raises `UsageError` for names and numbers that do not exist."""
+    only, skip = frozenset(only), frozenset(skip)
+    select(only, skip)
+    if jobs is not None and jobs < 1:
+        raise UsageError(f"cannot work with {jobs} jobs", hint="--jobs takes a number from 1 on.")
+    return RestoreChoice(
+        only=only,
+        skip=skip,
+        jobs=jobs or default_jobs(),
+        options=options or RestoreOptions(),
+        force_version=force_version,
+        verify=verify,
+        dry_run=dry_run,
+    )
+
+
+@frozen(kw_only=True)
+class Proposal:
+    """What a restore is going to do, after all checks and before any change."""
+
+    backup_id: str
+    path: Path
+    plans: dict[str, RestorePlan]
+    """By component id, in the order of work."""
+    archivers: dict[str, str]
+    """The name of the archiver of each component, in the same order."""
+    notes: tuple[str, ...]
+    """What the person who confirms should know of the run as a whole."""
+
+
+@frozen(kw_only=True)
+class Restored:
+    """What a restore has done; with `dry_run`, what it would do."""
+
+    backup_id: str
+    path: Path
+    dry_run: bool
+    proposal: Proposal
+    components: tuple[ComponentRecord, ...]
+    """Empty after a dry run."""
+    next_steps: tuple[str, ...] = NEXT_STEPS
+
+    @property
+    def with_warnings(self) -> bool:
+        """Whether something was not restored, or not as it was."""
+        return any(record.status is not Status.COMPLETE for record in self.components)
+
+
+def restore(
+    path: Path,
+    instance: Instance,
+    choice: RestoreChoice,
+    *,
+    confirm: Callable[[Proposal], bool] = lambda _proposal: True,
+    observer: Observer = ignore,
+    cancel: Cancellation | None = None,
+) -> Restored:
+    """Restore the backup at `path` into `instance`.
+
+    Everything is checked first; then `confirm` is asked; then the new is built beside the old, and swapped in. Whatever
+    fails, also this process itself, leaves the instance as it was: at once, or as soon as the next run recovers.
+
+    Raises `RefusedError` where it must not be done, or was not confirmed; `DamagedError` where the backup is damaged;
+    `RestoreFailedError` where a component failed, and everything was put back; `CancelledError` on request.
+    """
+    cancel = cancel or Cancellation()
+    tell = Telling(observer)
+    store = BackupStore(instance.backup_path)
+    with ExitStack() as stack:
+        stack.enter_context(store.lock("restore"))
+        if os.path.realpath(path.parent) != os.path.realpath(store.path):
+            stack.enter_context(BackupStore(path.parent).lock("restore"))
+        recover(store, instance, tell)
+        run = _check(path, instance, choice, tell, cancel)
+        if choice.dry_run:
+            return Restored(backup_id=path.name, path=path, dry_run=True, proposal=run.proposal, components=())
+        if not confirm(run.proposal):
+            raise RefusedError("the restore was not confirmed; nothing was changed")
+        cancel.check()
+        tell(OperationStarted("restore", path.name, path, tuple(run.proposal.plans)))
+        try:
+            run.change(store, cancel)
+        except BaseException as error:
+            tell(OperationFinished("restore", path.name, str(error) or type(error).__name__))
+            raise
+        tell(OperationFinished("restore", path.name))
+        records = tuple(run.records[component_id] for component_id in run.proposal.plans)
+        return Restored(backup_id=path.name, path=path, dry_run=False, proposal=run.proposal, components=records)
+
+
+@define
+class _Run:
+    """One restore, after its checks."""
+
+    choice: RestoreChoice
+    proposal: Proposal
+    steps: list[Step]
+    tallies: dict[str, Tally]
+    tell: Telling
+    stop: Cancellation
+    records: dict[str, ComponentRecord] = field(factory=dict)
+
+    def change(self, store: BackupStore, cancel: Cancellation) -> None:
+        """Stage everything, swap everything, then let go of the old."""
+        entries = tuple(Entry(step.job.component.id, step.archiver.name, step.facts) for step in self.steps)
+        journal = Journal(store.path / JOURNAL_NAME, self.proposal.path, self.choice.options.keep_old, entries)
+        journal.write()
+        try:
+            with cancel.calling(lambda: self.stop.request(cancel.status or ExitStatus.INTERRUPTED)):
+                run_all([partial(self._stage, step) for step in self.steps], jobs=self.choice.jobs, cancel=self.stop)
+            # From here on a request to stop comes too late: a few renames are quicker done than undone.
+            for step in self._in_order_of_swap():
+                self._of(step, partial(step.archiver.swap, step.job, step.facts))
+            journal.finishing = True
+            journal.write()
+        except BaseException as error:
+            self._put_back(journal, error)
+            cancel.check()
+            raise
+        for problem in finish(self.steps):
+            self.tell(Noticed(f"what was replaced could not be removed: {problem}"))
+            component_id = problem.partition(":")[0]
+            self.tallies[component_id].warn(f"what was replaced could not be removed: {problem}")
+        journal.close()
+        for step in self.steps:
+            self._record(step)
+
+    def _stage(self, step: Step) -> None:
+        self.stop.check()
+        self.tallies[step.job.component.id].start(step.archiver.name)
+        self._of(step, partial(step.archiver.stage, step.job, step.facts))
+
+    def _of(self, step: Step, act: Callable[[], None]) -> None:
+        """Do something for a component; an error says which one it was."""
+        try:
+            act()
+        except (GitLabBackupError, OSError) as error:
+            if self.stop.requested:
+                raise
+            hint = getattr(error, "hint", None)
+            raise RestoreFailedError(f"{step.job.component.id}: {error}; everything was put back", hint=hint) from error
+
+    def _in_order_of_swap(self) -> list[Step]:
+        """Return the steps with those last that cannot be undone: a failure before them still can."""
+        return sorted(self.steps, key=lambda step: not self.proposal.plans[step.job.component.id].reversible)
+
+    def _put_back(self, journal: Journal, error: BaseException) -> None:
+        problems = undo(self.steps)
+        if not problems:
+            journal.close()
+            return
+        raise RestoreFailedError(
+            f"the restore failed ({error}), and not everything could be put back: {'; '.join(problems)}",
+            hint=f"Repair what the message names; the next run tries again. {journal.path} has the details.",
+        ) from error
+
+    def _record(self, step: Step) -> None:
+        component = step.job.component
+        tally = self.tallies[component.id]
+        done = tally.finish(Status.WARNING if tally.warnings else Status.COMPLETE)
+        self.records[component.id] = ComponentRecord(
+            id=component.id,
+            name=component.name,
+            destination=component.destination,
+            archiver=step.archiver.name,
+            status=done.status,
+            bytes_read=done.bytes_read,
+            bytes_written=done.bytes_written,
+            duration_seconds=done.duration_seconds,
+            warnings=tuple(tally.warnings),
+            reason=None,
+            details={},
+        )
+
+
+def _check(path: Path, instance: Instance, choice: RestoreChoice, tell: Telling, cancel: Cancellation) -> _Run:
+    """Do every check there is. Changes nothing."""
+    contents = Contents.of(path)
+    documents = Documents.read(contents)
+    if documents.metadata is None or contents.damages:
+        raise _damaged(path, [f"{damage.file} {damage.problem}" for damage in contents.damages])
+    notes = _check_version(documents.metadata, instance, force=choice.force_version)
+    components, left = _selected(contents, documents.manifest, choice)
+    notes += left
+    if choice.verify:
+        chosen = {component.id for component in components}
+        found = verify(path, only=chosen, jobs=choice.jobs, observer=tell, cancel=cancel)
+        if found.damages:
+            raise _damaged(path, [f"{damage.file}: {damage.problem}" for damage in found.damages])
+        if not found.has_checksums:
+            notes.append("the backup has no SHA256SUMS (GitLab's own tools write none): only its structure was checked")
+    else:
+        notes.append("the backup was not verified (--no-verify)")
+    if any(component.id == "db" for component in components):
+        notes += _secrets(documents.manifest, instance)
+    stop = Cancellation()
+    steps, tallies, plans = [], {}, {}
+    for component in components:
+        record = record_of(component, documents.manifest)
+        tally = tallies[component.id] = Tally(component.id, tell)
+        job = restore_job(
+            instance,
+            component,
+            contents,
+            choice.options,
+            details=record.details if record is not None else None,
+            jobs=choice.jobs,
+            cancel=stop,
+            progress=tally.progress,
+            warn=tally.warn,
+        )
+        archiver = archiver_for(
+            component, choice.options.repositories, instance, recorded=record.archiver if record is not None else None
+        )
+        plan = plans[component.id] = archiver.plan_restore(job)
+        steps.append(Step(archiver, job, plan.facts))
+        cancel.check()
+    _check_space(plans)
+    archivers = {step.job.component.id: step.archiver.name for step in steps}
+    proposal = Proposal(backup_id=path.name, path=path, plans=plans, archivers=archivers, notes=tuple(notes))
+    return _Run(choice, proposal, steps, tallies, tell, stop)
+
+
+def _damaged(path: Path, problems: list[str]) -> DamagedError:
+    shown = "".join(f"\n  - {problem}" for problem in problems[:10])
+    more = f"\n  … and {len(problems) - 10} more" if len(problems) > 10 else ""  # noqa: PLR2004
+    return DamagedError(
+        f"the backup {path} is damaged; nothing was changed{shown}{more}",
+        hint="Restore another backup, or what is whole of this one with --only and --skip.",
+    )
+
+
+def _check_version(metadata: Metadata, instance: Instance, *, force: bool) -> list[str]:
+    made, installed = metadata.gitlab_version, instance.gitlab_version
+    if made == installed:
+        return []
+    editions = (
+        "Enterprise" if made.endswith("-ee") else "Community",
+        "Enterprise" if installed.endswith("-ee") else "Community",
+    )
+    what = f"the backup is of GitLab {made}, installed is {installed}"
+    if editions[0] != editions[1]:
+        what += f" (another edition: {editions[0]} in the backup, {editions[1]} here)"
+    if not force:
+        raise RefusedError(
+            what, hint=f"Install GitLab {made} first. --force-version restores all the same, at your own risk."
+        )
+    return [f"{what}; restored all the same (--force-version)"]
+
+
+def _selected(
+    contents: Contents, manifest: Manifest | None, choice: RestoreChoice
+) -> tuple[list[Component], list[str]]:
+    """Return the components to restore, and a note on those that the backup does not have."""
+    present = components_of(contents, manifest)
+    if missing := sorted(choice.only - {component.id for component in present}):
+        reasons = [
+            record.reason for m in missing for record in (manifest.components if manifest else ()) if record.id == m
+        ]
+        because = f" ({'; '.join(filter(None, reasons))})" if any(reasons) else ""
+        raise RefusedError(f"the backup {contents.path.name} has no {', '.join(missing)}{because}")
+    chosen = [c for c in present if (not choice.only or c.id in choice.only) and c.id not in choice.skip]
+    if not chosen:
+        raise RefusedError(f"nothing of the backup {contents.path.name} is left to restore")
+    absent = [component.id for component in select(choice.only, choice.skip) if component not in chosen]
+    return chosen, [f"not in the backup, and left as they are: {', '.join(absent)}"] if absent else []
+
+
+def _secrets(manifest: Manifest | None, instance: Instance) -> list[str]:
+    """Say whether the encrypted columns of the database will be readable."""
+    recorded = manifest.secrets_sha256 if manifest is not None else None
+    current = None
+    if instance.secrets_file is not None:
+        try:
+            current = hashlib.sha256(instance.secrets_file.read_bytes()).hexdigest()
+        except OSError:
+            current = None
+    name = instance.secrets_file or "gitlab-secrets.json"
+    if recorded is None or current is None:
+        return [f"{name} must be the one of the time of the backup: encrypted columns cannot be read with another"]
+    if recorded != current:
+        return [f"{name} is NOT the one of the time of the backup: encrypted columns will not be readable with it"]
+    return [f"{name} is the one of the time of the backup"]
+
+
+def _check_space(plans: dict[str, RestorePlan]) -> None:
+    """Raise `RefusedError` where what is built beside the old does not fit, all components together."""
+    needed: dict[int, tuple[Path, int]] = {}
+    for plan in plans.values():
+        for directory, size in plan.space:
+            device = directory.stat().st_dev
+            needed[device] = (directory, needed.get(device, (directory, 0))[1] + size)
+    for directory, size in needed.values():
+        if (free := free_bytes(directory)) < size:
+            raise RefusedError(
+                f"not enough space on the file system of {directory}: {size} bytes are needed, {free} are free",
+                hint="The new is built beside the old. Make room, or restore fewer components at a time with --only.",
+            )
