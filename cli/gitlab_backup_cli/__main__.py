@@ -1,0 +1,48 @@
+"""Where the command starts and ends: its signals, its standard streams, its exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from .boundary import boundary
+from .output import close_streams, prepare_streams, write
+from .signals import Signals
+
+PROGRAM = "gitlab-backup-cli"
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command, and return its exit status."""
+    prepare_streams()
+    with Signals() as signals:
+        debug = bool(os.environ.get("GITLAB_BACKUP_DEBUG"))
+        status = boundary(lambda: _dispatch(arguments, signals), debug=debug or "--debug" in arguments)
+    status = close_streams(status)
+    if signals.status is not None:
+        # Everything is put back and said. A thread that still reads from a program must not hold the process.
+        os._exit(status)
+    return status
+
+
+def _dispatch(arguments: list[str], signals: Signals) -> int:
+    # What monitoring asks for often should not wait for an argument parser, whose import is most of the time.
+    if arguments in (["version"], ["--version"]):
+        from .commands.version import text
+
+        write(text())
+        return 0
+    from .app import app
+    from .session import Session
+
+    # The status of a command that ends through `typer.Exit`; else what the command returns, which is nothing.
+    return app(arguments, prog_name=PROGRAM, standalone_mode=False, obj=Session(signals)) or 0
+
+
+def main() -> None:
+    """Run the command with the arguments of this process."""
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""The tree of commands."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .commands import backup, config, listing, restore, verification, version
+from .session import on_installation
+
+_EPILOG = """\b
+The options of the installation can also be given behind a command.
+Exit statuses: 0 complete, 1 failed, 2 usage, 3 complete with warnings,
+4 damage found, 5 no such backup, 6 locked by another operation,
+7 configuration cannot be used, 8 refused, 130 interrupted, 143 terminated.
+
+\b
+Example:
+  gitlab-backup-cli backup all"""
+
+_SETTINGS = {"help_option_names": ["-h", "--help"]}
+
+app = typer.Typer(
+    name="gitlab-backup-cli",
+    help="Back up and restore a self-managed GitLab, list its backups and verify them.",
+    epilog=_EPILOG,
+    # Help is plain text: it looks the same on every terminal, in a log and in a pipe.
+    rich_markup_mode=None,
+    # Errors are explained at the boundary.
+    pretty_exceptions_enable=False,
+    context_settings=_SETTINGS,
+)
+_backup = typer.Typer(help="Make backups.", rich_markup_mode=None, context_settings=_SETTINGS)
+_restore = typer.Typer(help="Restore backups.", rich_markup_mode=None, context_settings=_SETTINGS)
+_config = typer.Typer(help="Look at the configuration.", rich_markup_mode=None, context_settings=_SETTINGS)
+app.add_typer(_backup, name="backup")
+app.add_typer(_restore, name="restore")
+app.add_typer(_config, name="config")
+
+
+def _version(value: bool) -> None:  # noqa: FBT001 - the signature of an option's callback
+    if value:
+        version.version()
+        raise typer.Exit
+
+
+@app.callback()
+@on_installation
+def _top(
+    session: object,
+    *,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Print the traceback of an error. So does GITLAB_BACKUP_DEBUG=1.")
+    ] = False,
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Take the options before the command: those of the installation go to the session."""
+
+
+_backup.command("all")(on_installation(backup.backup_all))
+_restore.command("all")(on_installation(restore.restore_all))
+app.command("list")(on_installation(listing.list_backups))
+app.command("show")(on_installation(listing.show))
+app.command("verify")(on_installation(verification.verify))
+_config.command("show")(on_installation(config.show))
+app.command("version")(version.version)

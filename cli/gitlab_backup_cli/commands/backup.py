@@ -1,0 +1,126 @@
+"""`backup all`."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, TypedDict
+
+import typer
+
+from gitlab_backup.errors import ExitStatus
+
+from .. import documents
+from ..boundary import document_of_failure
+from ..display import display
+from ..output import write, write_json
+from ..session import Session  # noqa: TC001 - the signature is looked at when the command starts
+from ..text import duration, plural, size, table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from gitlab_backup import Backup
+
+_LEFT = "No backup was published; what there was of it has been removed."
+
+
+class _Choices(TypedDict):
+    """What both the plan and the backup are told."""
+
+    only: list[str]
+    skip: list[str]
+    compression: str
+    level: int | None
+
+
+def backup_all(
+    session: Session,
+    *,
+    skip: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="Leave a component out. Repeat it, or give a list: a,b.")
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option(metavar="ID", help="Back up this component only. Likewise.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(metavar="N", help="Do N things at once. Default: one for each core.")
+    ] = None,
+    compression: Annotated[
+        str, typer.Option(metavar="gzip|zstd|none", help="How dumps and archives are compressed.")
+    ] = "gzip",
+    compression_level: Annotated[
+        int | None, typer.Option(metavar="N", help="How hard. Each has its own levels.")
+    ] = None,
+    keep_going: Annotated[bool, typer.Option("--keep-going", help="Publish the rest where a component fails.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document; messages go to standard error.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+) -> None:
+    """Back up everything.
+
+    \b
+    Examples:
+      gitlab-backup-cli backup all
+      gitlab-backup-cli backup all --skip registry,artifacts --compression zstd
+    """  # noqa: D301 - \b keeps the lines of the example apart
+    choices = _Choices(only=ids(only), skip=ids(skip), compression=compression, level=compression_level)
+    status = ExitStatus.COMPLETE
+    with document_of_failure(documents.failed if json else None):
+        if dry_run:
+            _plan(session, choices, json=json, quiet=quiet)
+        else:
+            backup = _create(session, choices, jobs=jobs, keep_going=keep_going, json=json, quiet=quiet)
+            status = ExitStatus.COMPLETE if backup.state == "complete" else ExitStatus.WARNINGS
+    raise typer.Exit(status)
+
+
+def ids(values: Iterable[str] | None) -> list[str]:
+    """Return the ids of an option that is repeated, takes lists, or both."""
+    return [name for value in values or () for each in value.split(",") if (name := each.strip())]
+
+
+def _create(
+    session: Session, choices: _Choices, *, jobs: int | None, keep_going: bool, json: bool, quiet: bool
+) -> Backup:
+    from gitlab_backup import Backup
+
+    started = time.monotonic()
+    instance = session.instance()
+    with session.cancelling(left=_LEFT) as cancel, display(quiet=quiet, document=json) as shown:
+        backup = Backup.create(instance, **choices, jobs=jobs, keep_going=keep_going, observer=shown, cancel=cancel)
+        shown.close()
+        shown.say(_closing(backup, time.monotonic() - started))
+    if json:
+        write_json(documents.made(backup))
+    return backup
+
+
+def _closing(backup: Backup, seconds: float) -> str:
+    records = backup.manifest.components if backup.manifest is not None else ()
+    warnings = sum(len(record.warnings) for record in records)
+    failed = [record.id for record in records if record.status == "failed"]
+    notes = [plural(warnings, "warning")] if warnings else []
+    notes += [f"failed: {', '.join(failed)}"] if failed else []
+    return (
+        f"backup {backup.id}: complete{', with ' if warnings else ''}{', '.join(notes) if warnings else ''}"
+        f"; {size(backup.size_bytes)} in {duration(seconds)}: {backup.path}"
+    )
+
+
+def _plan(session: Session, choices: _Choices, *, json: bool, quiet: bool) -> None:
+    from gitlab_backup import Backup
+
+    instance = session.instance()
+    planned = Backup.plan(instance, **choices)
+    if json:
+        write_json(documents.planned(instance.backup_path, planned))
+    elif not quiet:
+        rows = [
+            (
+                item.component.id,
+                item.archiver.name,
+                "back up" if item.left_out is None else f"leave out: {item.left_out}",
+            )
+            for item in planned
+        ]
+        write(table(("component", "archiver", "plan"), rows) + f"\nInto a new backup in {instance.backup_path}\n")

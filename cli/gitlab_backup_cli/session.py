@@ -1,0 +1,125 @@
+"""What a command works on: the installation and the backup path that the options name."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, cast
+
+import typer
+from attrs import define, field
+
+from gitlab_backup.errors import CancelledError
+from gitlab_backup.store import BackupStore
+
+from .signals import Stopped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from gitlab_backup import Backup, Instance
+    from gitlab_backup.streams.cancel import Cancellation
+
+    from .signals import Signals
+
+_PANEL = {
+    "context": ("FILE", "The context file of an Omnibus installation."),
+    "gitlab_path": ("DIRECTORY", "GitLab's own directory, the one with VERSION in it."),
+    "gitlab_config": ("FILE", "gitlab.yml"),
+    "database_config": ("FILE", "database.yml"),
+    "backup_path": ("DIRECTORY", "Where the backups are."),
+}
+
+
+class _Overrides(TypedDict, total=False):
+    context: Path
+    gitlab_path: Path
+    gitlab_config: Path
+    database_config: Path
+    backup_path: Path
+
+
+@define
+class Session:
+    """One run of the command."""
+
+    signals: Signals
+    left: str | None = None
+    """What a cancelled operation leaves, for its user. The operation may change it as it goes on."""
+    _overrides: _Overrides = field(factory=_Overrides)
+
+    def override(self, options: dict[str, Path | None]) -> None:
+        """Take the options that name the installation. One that is given behind the command wins over one before it."""
+        given = {name: value for name, value in options.items() if value is not None}
+        self._overrides.update(cast("_Overrides", given))
+
+    def instance(self) -> Instance:
+        """Return the installation. Raises `ConfigurationError`."""
+        from gitlab_backup import Instance
+
+        return Instance.discover(**self._overrides)
+
+    def store(self) -> BackupStore:
+        """Return the backup path. Where an option names it, no installation is needed: backups can be read anywhere."""
+        path = self._overrides.get("backup_path")
+        return BackupStore(path.absolute() if path is not None else self.instance().backup_path)
+
+    def backup(self, backup_id: str) -> Backup:
+        """Return the backup of that id, or the latest. Raises `BackupNotFoundError`."""
+        from gitlab_backup import Backup
+
+        return Backup.open(self.store(), backup_id)
+
+    @contextmanager
+    def cancelling(self, *, left: str | None = None) -> Iterator[Cancellation]:
+        """Have signals cancel what the block does; `left` tells the user what is left of it then."""
+        self.left = left
+        cancel = self.signals.operation()
+        try:
+            yield cancel
+        except CancelledError as error:
+            error.hint = error.hint or self.left
+            raise
+        except Stopped as stopped:
+            # While it waited for a person.
+            cancelled = CancelledError(status=stopped.status)
+            cancelled.hint = self.left
+            raise cancelled from None
+
+
+def installation_options() -> list[inspect.Parameter]:
+    """Return the options that name the installation, as parameters of a command."""
+    return [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[Path | None, typer.Option(metavar=metavar, help=text, show_default=False)],
+        )
+        for name, (metavar, text) in _PANEL.items()
+    ]
+
+
+def on_installation(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command, whose first parameter is the `Session`, the options that name the installation.
+
+    So they can be typed before the command and behind it.
+    """
+
+    @functools.wraps(command)
+    def wrapper(ctx: typer.Context, **values: Any) -> None:
+        session: Session = ctx.obj
+        session.override({name: values.pop(name) for name in _PANEL})
+        command(session, **values)
+
+    signature = inspect.signature(command, eval_str=True)
+    own = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in list(signature.parameters.values())[1:]
+    ]
+    context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    parameters = [context, *own, *installation_options()]
+    wrapper.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return wrapper

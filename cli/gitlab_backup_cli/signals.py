@@ -1,0 +1,79 @@
+"""SIGINT, SIGTERM and SIGHUP end the command in order: what runs is cancelled, what waits is left."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Self
+
+from gitlab_backup.errors import ExitStatus
+from gitlab_backup.streams.cancel import Cancellation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType, TracebackType
+
+_STATUS = {
+    signal.SIGINT: ExitStatus.INTERRUPTED,
+    signal.SIGTERM: ExitStatus.TERMINATED,
+    # The terminal is gone: nobody is there any more who could see what comes.
+    signal.SIGHUP: ExitStatus.TERMINATED,
+}
+
+
+class Stopped(BaseException):
+    """A signal came while there was nothing to put back. As with `KeyboardInterrupt`, nobody catches it."""
+
+    def __init__(self, status: ExitStatus) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class Signals:
+    """The handlers of the signals that end the command, as long as the context lasts."""
+
+    def __init__(self) -> None:
+        self.status: ExitStatus | None = None
+        """What the first signal means; None as long as there was none."""
+        self._operation: Cancellation | None = None
+        self._waiting = False
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> Self:
+        for number in _STATUS:
+            # What was started with a signal ignored (`nohup`, a job in the background) keeps ignoring it.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def operation(self) -> Cancellation:
+        """Have the signals cancel an operation from now on, however often they come.
+
+        That also holds for what comes after it, so that the result of an operation that was not cancelled is told.
+        """
+        self._operation = Cancellation()
+        return self._operation
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Have a signal end the block at once, also within an operation: it waits for a person. Raises `Stopped`."""
+        self._waiting = True
+        try:
+            if self.status is not None:
+                raise Stopped(self.status)
+            yield
+        finally:
+            self._waiting = False
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        self.status = self.status or _STATUS[signal.Signals(number)]
+        if self._operation is not None:
+            self._operation.request(self.status)
+        if self._operation is None or self._waiting:
+            raise Stopped(self.status)
