@@ -59,7 +59,8 @@ class Session:
         """Return the installation. Raises `ConfigurationError`."""
         from gitlab_backup import Instance
 
-        return Instance.discover(**self._overrides)
+        with self.signals.starting() as cancel:
+            return Instance.discover(**self._overrides, cancel=cancel)
 
     def store(self) -> BackupStore:
         """Return the backup path. Where an option names it, no installation is needed: backups can be read anywhere."""

@@ -61,6 +61,17 @@ class Signals:
         return self._operation
 
     @contextmanager
+    def starting(self) -> Iterator[Cancellation]:
+        """Have a signal cancel the block, so that it ends what it has started, and then end the command: `Stopped`."""
+        self._operation = Cancellation()
+        try:
+            yield self._operation
+        finally:
+            self._operation = None
+            if self.status is not None:
+                raise Stopped(self.status)
+
+    @contextmanager
     def waiting(self) -> Iterator[None]:
         """Have a signal end the block at once, also within an operation: it waits for a person. Raises `Stopped`."""
         self._waiting = True

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from ..streams.cancel import Cancellation
+
 VARIABLES = {
     "username": "PGUSER",
     "host": "PGHOST",
@@ -121,12 +123,13 @@ def read(
     environ: Mapping[str, str],
     schemas: tuple[str, ...] = (),
     system_user: str = "git",
+    cancel: Cancellation | None = None,
 ) -> tuple[tuple[Database, ...], tuple[Setting, ...]]:
     """Read `database.yml`: the databases to dump, `main` first, and the settings that say where their values come from.
 
     Raises `ConfigurationError` with every problem of the file.
     """
-    section = _with_command(read_environment(file, rails_env), rails_env, environ)
+    section = _with_command(read_environment(file, rails_env), rails_env, environ, cancel)
     reader = _Reader(environ, schemas, system_user, [])
     databases = []
     for name, connection in _connections(section).items():
@@ -183,12 +186,12 @@ def _registry(reader: _Reader) -> Database | None:
     return database
 
 
-def _with_command(section: Section, rails_env: str, environ: Mapping[str, str]) -> Section:
+def _with_command(section: Section, rails_env: str, environ: Mapping[str, str], cancel: Cancellation | None) -> Section:
     """Return the section with the output of its `config_command` merged over it."""
     command = section.string("config_command")
     if command is None:
         return section
-    output = _run(command, section, environ)
+    output = _run(command, section, environ, cancel)
     place = f"the output of config_command ({section.source('config_command')})"
     extra = parse_mapping(output, place)
     own = extra.get(rails_env)
@@ -206,7 +209,7 @@ def _deep_merge(below: Mapping[object, object], above: Mapping[object, object]) 
     return merged
 
 
-def _run(command: str, section: Section, environ: Mapping[str, str]) -> bytes:
+def _run(command: str, section: Section, environ: Mapping[str, str], cancel: Cancellation | None) -> bytes:
     import shlex
 
     hint = "Run the command by hand; it must print YAML."
@@ -222,7 +225,9 @@ def _run(command: str, section: Section, environ: Mapping[str, str]) -> bytes:
 
     try:
         # GitLab runs it with its own environment, in which such a command finds its way to a vault.
-        _, output = capture(Program(tuple(arguments), dict(environ)), cancel=Cancellation(), limit=LARGEST_FILE)
+        _, output = capture(
+            Program(tuple(arguments), dict(environ)), cancel=cancel or Cancellation(), limit=LARGEST_FILE
+        )
     except (ProgramError, StreamError):
         # Neither its arguments nor its words: both may hold the password.
         refuse(section.source("config_command"), f"cannot be used: {arguments[0]} failed", hint=hint)

@@ -15,12 +15,15 @@ from .yaml_file import read_bytes
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ..streams.cancel import Cancellation
     from .discover import Place
 
 _OMNIBUS_SECRETS = Path("/etc/gitlab/gitlab-secrets.json")
 
 
-def read(place: Place, *, backup_path: Path | None, environ: Mapping[str, str]) -> Instance:
+def read(
+    place: Place, *, backup_path: Path | None, environ: Mapping[str, str], cancel: Cancellation | None
+) -> Instance:
     """Read the files of an installation. Raises `ConfigurationError`, with the problems of all of its files."""
     failures: list[ConfigurationError] = []
     version = gitlab = databases = None
@@ -43,6 +46,7 @@ def read(place: Place, *, backup_path: Path | None, environ: Mapping[str, str]) 
             place.database_config,
             rails_env=place.rails_env,
             environ=environ,
+            cancel=cancel,
             schemas=gitlab.schemas if gitlab else (),
             system_user=gitlab.system_user if gitlab else "git",
         )

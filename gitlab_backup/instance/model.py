@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..components import Component
+    from ..streams.cancel import Cancellation
 
 
 @frozen(kw_only=True)
@@ -135,6 +136,7 @@ class Instance:
         database_config: Path | None = None,
         backup_path: Path | None = None,
         environ: Mapping[str, str] | None = None,
+        cancel: Cancellation | None = None,
     ) -> Instance:
         """Find the installation of this machine, and read it.
 
@@ -142,7 +144,7 @@ class Instance:
         `GITLAB_BACKUP_CLI_CONFIG_FILE` or `GITLAB_BACKUP_CONTEXT_FILE` names and that exists; a source
         installation in `GITLAB_PATH`; the context files of Omnibus under `/opt/gitlab/etc`. The other options
         are those of `load`, and so are the errors; `ConfigurationError` also where nothing is found, saying
-        what was looked for.
+        what was looked for; and `CancelledError`.
         """
         from . import discover, load
 
@@ -156,7 +158,7 @@ class Instance:
             environ=variables,
             source=source,
         )
-        return load.read(place, backup_path=backup_path, environ=variables)
+        return load.read(place, backup_path=backup_path, environ=variables, cancel=cancel)
 
     @classmethod
     def load(
@@ -168,6 +170,7 @@ class Instance:
         database_config: Path | None = None,
         backup_path: Path | None = None,
         environ: Mapping[str, str] | None = None,
+        cancel: Cancellation | None = None,
     ) -> Instance:
         """Read the installation that is named: by its context file (Omnibus), or by GitLab's root (source).
 
@@ -175,9 +178,9 @@ class Instance:
         `gitlab_config`, `database_config` and `backup_path` override what the installation says. `environ`
         (default: the process's own) has the Rails environment of a source installation (`RAILS_ENV`, else
         `RACK_ENV`, else `production`; Omnibus is always `production`), the overrides of database connections, and
-        `PATH`. It is looked at now, not later.
+        `PATH`. It is looked at now, not later. `cancel` ends a `config_command` that takes too long.
 
-        Raises `ConfigurationError`, with every problem of each file and its place.
+        Raises `ConfigurationError`, with every problem of each file and its place; and `CancelledError`.
         """
         from . import discover, load
 
@@ -189,7 +192,7 @@ class Instance:
             database_config=database_config,
             environ=variables,
         )
-        return load.read(place, backup_path=backup_path, environ=variables)
+        return load.read(place, backup_path=backup_path, environ=variables, cancel=cancel)
 
     def directory(self, component: Component) -> Directory:
         """Return the data directory of a component whose data is held in one.
