@@ -1,6 +1,7 @@
-"""The tool at work: a throwaway GitLab is built, backed up, wiped and restored; the backup is checked without it.
+"""The tool at work: a throwaway GitLab is built, backed up, lost and restored; the backup is checked without it.
 
-Run as `nox -s demo`. The checks use what every administrator has: sha256sum, gunzip, tar, psql and git.
+Run as `nox -s demo`. The checks use what every administrator has: sha256sum, gunzip, tar, psql and git. Two restores
+that must fail come last, and change nothing.
 """
 
 # ruff: noqa: T201  it is there to be read
@@ -8,6 +9,7 @@ Run as `nox -s demo`. The checks use what every administrator has: sha256sum, gu
 from __future__ import annotations
 
 import argparse
+import gzip
 import os
 import shlex
 import shutil
@@ -22,17 +24,18 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field
 
+from gitlab_backup.store import LOCK_NAME
+
 from . import compare, postgres
-from .accounts import is_root
 from .installation import DIRECTORIES, Size, ThrowawayInstallation, build
 from .repositories import git
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 def main() -> int:
-    """Build, back up, check, wipe, restore, compare. Returns 1 where something is not what it should be."""
+    """Build, back up, check, lose, restore, compare, fail. Returns 1 where something is not what it should be."""
     parser = argparse.ArgumentParser(prog="nox -s demo --", description=__doc__, allow_abbrev=False)
     parser.add_argument("--keep", type=Path, metavar="DIR", help="build in DIR, a new directory, and leave it there")
     keep: Path | None = parser.parse_args().keep
@@ -64,16 +67,24 @@ def main() -> int:
 
         _say("5. Restore it")
         status = _command(installation, "restore", "all", "latest", "--yes")
-        _say("6. Compare it with what it was")
-        report.check("gitlab-backup-cli restore all latest", f"exit status {status}", [] if status == 0 else ["not 0"])
+        print()
+        report.check("it succeeds", "exit status 0", [] if status == 0 else [f"exit status {status}, not 0"])
+
+        _say("6. Compare it with what it was before the backup")
         _compare(report, before, compare.snapshot(installation))
+
+        _say("7. Fail, and change nothing: GitLab has worked on since, and the backup turns out to be broken")
+        _change(installation)
+        _fail(report, installation, backup, "one byte of an archive is flipped", _flip_a_byte, status=4)
+        _fail(report, installation, backup, "a dump ends with an SQL error, and no digest tells", _spoil, status=1)
         print()
         if report.failures:
             print(f"{report.failures} of {report.checks} checks FAILED.")
             return 1
         print(
-            f"All {report.checks} checks passed: the backup holds everything, and after the restore it is there again."
+            f"All {report.checks} checks passed. The backup holds everything; the restore has brought back everything;"
         )
+        print("and the two restores that had to fail have left everything as it was.")
         if keep is not None:
             print(f"The installation and its backup are left in {directory}. Its PostgreSQL server is gone.")
         return 0
@@ -88,10 +99,10 @@ class _Report:
     started: float = field(factory=time.monotonic)
 
     def check(self, title: str, figures: str, problems: list[str]) -> None:
-        """Print the result of one check, with the first of its problems."""
+        """Print the result of one check: the `figures` of what was found right, or the first of the problems."""
         self.checks += 1
         self.failures += bool(problems)
-        print(f"  {'FAILED' if problems else 'ok    '}  {title}: {figures}")
+        print(f"  FAILED  {title}" if problems else f"  ok      {title}: {figures}")
         for problem in problems[:10]:
             print(f"            {problem[:300]}")
         if len(problems) > 10:
@@ -116,11 +127,19 @@ def _say(title: str) -> None:
 def _describe(installation: ThrowawayInstallation, state: compare.State) -> None:
     for name, database in state.databases.items():
         print(f"  database {name}: {len(database.tables)} tables, {database.rows} rows")
-    print(f"  repositories: {len(state.repositories)} on {len(installation.storages)} storages")
-    files = sum(len(tree) for tree in state.files.values())
-    print(f"  files: {files} entries in {len(state.files)} directories, all of {installation.owner.name}'s but a few")
-    if is_root():
-        print("  (as root: owners are kept and compared, too)")
+    repositories = _without_pools(state)
+    pools = len(state.repositories) - len(repositories)
+    print(
+        f"  repositories: {len(repositories)} on {len(installation.storages)} storages,"
+        f" and {pools} object pool, which no backup holds"
+    )
+    entries = [entry for tree in state.files.values() for entry in tree.values()]
+    owners = f", of {len({entry.owner for entry in entries})} owners" if entries else ""
+    print(f"  files: {len(entries)} entries in {len(state.files)} directories{owners}")
+
+
+def _without_pools(state: compare.State) -> dict[str, compare.RepositoryState]:
+    return {name: each for name, each in state.repositories.items() if "/@pools/" not in name}
 
 
 def _back_up(installation: ThrowawayInstallation) -> Path | None:
@@ -160,24 +179,83 @@ def _wipe(installation: ThrowawayInstallation) -> None:
 def _compare(report: _Report, before: compare.State, after: compare.State) -> None:
     """Check an installation against what it was: a line for each database, for the repositories, for each file tree."""
     whole = compare.differences(before, after)
-    told: list[str] = []
+    told: set[str] = set()
 
-    def check(title: str, figures: str, problems: list[str]) -> None:
-        told.extend(problems)
+    def check(title: str, figures: str, prefix: str) -> None:
+        problems = [line for line in whole if line.startswith(prefix)]
+        told.update(problems)
         report.check(title, figures, problems)
 
-    for name, state in before.databases.items():
-        problems = compare.database_differences(name, state, after.databases[name])
-        figures = f"same schema, {len(state.tables)} tables, {len(state.sequences)} sequences, {state.rows} rows"
-        check(f"database {name}", figures, problems)
-    lost = [line for line in whole if line.startswith("repository")]
-    refs = sum(len(each.refs) for each in before.repositories.values())
-    check("repositories", f"same {len(before.repositories)}, {refs} refs, all objects, HEADs and hooks", lost)
-    for name, tree in before.files.items():
-        problems = compare.tree_differences(name, tree, after.files.get(name, {}))
-        check(name, f"same {len(tree)} entries: bytes, owners, modes, times, links", problems)
-    # Whatever none of these lines has told.
-    report.check("everything together", "no difference", [line for line in whole if line not in told])
+    for name, state in after.databases.items():
+        figures = f"{len(state.tables)} tables with {state.rows} rows, {len(state.sequences)} sequences"
+        check(f"database {name}", f"the same {figures}, {len(state.schema)} lines of schema", f"database {name}: ")
+    repositories = _without_pools(after).values()
+    refs = sum(len(each.refs) for each in repositories)
+    objects = sum(int(each.objects.split()[0]) for each in repositories)
+    hooks = sum(len(each.hooks) for each in repositories)
+    figures = f"the same {len(repositories)}, with {refs} refs, {objects} objects, {hooks} entries of hooks, HEADs"
+    check("repositories", figures, "repository ")
+    for name, tree in after.files.items():
+        excluded = DIRECTORIES[name][1]
+        but = f" (without {excluded}, which no backup holds)" if excluded else ""
+        check(name, f"the same {len(tree)} entries: bytes, owners, modes, times, links{but}", f"{name} ")
+    # What is missing altogether has no line above.
+    rest = [line for line in whole if line not in told]
+    report.check("all of it", "nothing is missing, nothing is there besides", rest)
+
+
+def _change(installation: ThrowawayInstallation) -> None:
+    """Do what a restore would undo: in a database, in a file tree, and to a repository."""
+    main = installation.databases["main"]
+    installation.cluster.psql("SET ROLE gitlab; CREATE TABLE made_later AS SELECT 1 AS number", main)
+    (installation.directories["uploads"] / "made later").write_text("made later\n")
+    made = [path for each in installation.repositories if (path := installation.repository_path(each)).exists()]
+    shutil.rmtree(made[0])
+    print("  made: a table in the database main, a file among the uploads; removed: a repository")
+
+
+def _flip_a_byte(backup: Path) -> None:
+    path = backup / "uploads.tar.gz"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def _spoil(backup: Path) -> None:
+    path = backup / "db" / "ci_database.sql.gz"
+    sql = gzip.decompress(path.read_bytes())
+    start, end, rest = sql.rpartition(b"--\n-- PostgreSQL database dump complete")
+    path.write_bytes(gzip.compress(start + b"SELECT 1/0;\n\n" + end + rest))
+    # As GitLab's own tool leaves its backups.
+    (backup / "SHA256SUMS").unlink()
+    (backup / "manifest.json").unlink()
+
+
+def _fail(
+    report: _Report,
+    installation: ThrowawayInstallation,
+    backup: Path,
+    title: str,
+    damage: Callable[[Path], None],
+    *,
+    status: int,
+) -> None:
+    """Check that a copy of the backup with some damage is not restored, and that nothing is changed by the attempt."""
+    before = compare.snapshot(installation)
+    print(f"\n  In a copy of the backup, {title}.\n")
+    with tempfile.TemporaryDirectory(prefix="gitlab-backup-demo-") as copies:
+        shutil.copytree(backup, Path(copies) / backup.name)
+        damage(Path(copies) / backup.name)
+        ended = _command(installation, "--backup-path", copies, "restore", "all", "latest", "--yes", "--quiet")
+        left = sorted(path.name for path in Path(copies).iterdir() if path.name not in {backup.name, LOCK_NAME})
+    after = compare.snapshot(installation)
+    print()
+    report.check("it fails", f"exit status {ended}", [] if ended == status else [f"exit status {ended}, not {status}"])
+    rows = sum(each.rows for each in after.databases.values())
+    entries = sum(len(tree) for tree in after.files.values())
+    figures = f"{rows} rows, {len(after.repositories)} repositories and {entries} entries of file trees are as before"
+    problems = compare.differences(before, after) + [f"{name} is left in the backup path" for name in left]
+    report.check("nothing has changed", figures, problems)
 
 
 def _print_tree(backup: Path) -> None:
@@ -268,7 +346,7 @@ def _check_repositories(
     problems += [f"{name} is not in the backup" for name in sorted(wanted)]
     missing = sum(not installation.repository_path(each).exists() for each in installation.repositories)
     figures = f"{len(expected)} repositories from {bundles} bundles, same objects, {refs} refs, HEADs and hooks"
-    report.check("git fetch of every bundle", f"{figures} ({missing} rows have none)", problems)
+    report.check("git fetch of every bundle", f"{figures} ({missing} rows of the database have none)", problems)
 
 
 def _restore_repository(repositories: Path, latest: Path, target: Path) -> tuple[compare.RepositoryState, int]:
