@@ -223,7 +223,7 @@ class RestorePlan:
     space: tuple[tuple[Path, int], ...] = ()
     """Bytes that will be needed beside the old, and a directory that exists on the file system where they are."""
     reversible: bool = True
-    """Whether `undo` can put back the old after `swap` has ended. The operation swaps what is not reversible last."""
+    """Whether `undo` can put back the old after `swap` has begun. The operation swaps what is not reversible last."""
 
 
 class Archiver(Protocol):
@@ -266,6 +266,13 @@ class Archiver(Protocol):
     def swap(self, job: RestoreJob, facts: Mapping[str, JSON]) -> None:
         """Make the new current by as few and as quick steps as possible. The old is kept."""
 
+    def committed(self, job: RestoreJob, facts: Mapping[str, JSON]) -> str | None:
+        """Return what `swap` has changed for good, in words; None while `undo` can put back all of it.
+
+        Always None where the plan is reversible. Also called by a later process, after a crash. What has changed for
+        good is then not undone, but finished, and so is everything else.
+        """
+
     def undo(self, job: RestoreJob, facts: Mapping[str, JSON]) -> None:
         """Put back the old and remove the new, whatever `stage` and `swap` have done so far.
 
@@ -273,4 +280,4 @@ class Archiver(Protocol):
         """
 
     def finish(self, job: RestoreJob, facts: Mapping[str, JSON]) -> None:
-        """Remove the old (unless `keep_old`): the restore as a whole has succeeded. May be called again."""
+        """Remove the old (unless `keep_old`): there is no way back any more. May be called again."""

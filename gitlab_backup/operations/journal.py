@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attrs import asdict, define, field, frozen
 
 from ..archivers.base import RestoreJob, RestoreOptions
-from ..archivers.registry import archiver_named
+from ..archivers.registry import archiver_that_made
 from ..components import COMPONENTS
 from ..errors import GitLabBackupError, StoreError
 from ..events import Noticed
@@ -41,6 +43,17 @@ class Entry:
     facts: dict[str, JSON]
 
 
+class Phase(Enum):
+    """How far a restore has come, which says what is to be done if it goes no further."""
+
+    STAGING = "staging"
+    """Up to the last swap that can be undone: everything is undone."""
+    COMMITTING = "committing"
+    """Those that cannot have begun: what has changed for good decides."""
+    FINISHING = "finishing"
+    """Everything new is in place: the old is still to be removed."""
+
+
 @define
 class Journal:
     """The journal of the one restore that is under way in a store, from before the first change to the end."""
@@ -49,16 +62,16 @@ class Journal:
     backup: Path
     keep_old: bool
     entries: tuple[Entry, ...]
-    finishing: bool = False
-    """False: what was done is to be undone. True: everything new is in place, the old is still to be removed."""
+    phase: Phase = Phase.STAGING
 
-    def write(self) -> None:
-        """Put it on disk."""
+    def reach(self, phase: Phase) -> None:
+        """Put it on disk, before anything of this phase is done."""
+        self.phase = phase
         document = {
             "journal_version": _VERSION,
             "backup": str(self.backup),
             "keep_old": self.keep_old,
-            "finishing": self.finishing,
+            "phase": self.phase.value,
             "entries": [asdict(entry) for entry in self.entries],
         }
         write_durably(self.path, json.dumps(document, indent=2).encode() + b"\n")
@@ -79,7 +92,7 @@ class Journal:
                 backup=Path(document["backup"]),
                 keep_old=bool(document["keep_old"]),
                 entries=tuple(Entry(**entry) for entry in document["entries"]),
-                finishing=bool(document["finishing"]),
+                phase=Phase(document["phase"]),
             )
         except FileNotFoundError:
             return None
@@ -102,17 +115,22 @@ def recover(store: BackupStore, instance: Instance, tell: Callable[[Event], None
     journal = Journal.read(store.path / JOURNAL_NAME)
     if journal is None:
         return
+    complete = journal.phase is Phase.FINISHING
     steps = [_step(entry, journal, instance) for entry in journal.entries]
-    problems = finish(steps) if journal.finishing else undo(steps)
-    if problems:
-        done = "finished" if journal.finishing else "undone"
+    settled = settle(journal, steps)
+    what = f"an interrupted restore of {journal.backup.name}"
+    if settled.problems:
+        done = "undone" if settled.undone else "finished"
         raise StoreError(
-            f"an interrupted restore of {journal.backup.name} could not be {done}: {'; '.join(problems)}",
+            f"{what} could not be {done}: {'; '.join(settled.problems)}",
             hint=f"Repair what the message names, and run the command again. {journal.path} says what was planned.",
         )
-    journal.close()
-    done = "finished" if journal.finishing else "undone: the instance is as it was before"
-    tell(Noticed(f"an interrupted restore of {journal.backup.name} was {done}"))
+    if settled.undone:
+        tell(Noticed(f"{what} was undone: the instance is as it was before"))
+    elif complete:
+        tell(Noticed(f"{what} was finished: the instance is as the backup"))
+    else:
+        tell(Noticed(f"{what} could not be undone. {settled.told()}"))
 
 
 @define
@@ -122,6 +140,47 @@ class Step:
     archiver: Archiver
     job: RestoreJob
     facts: dict[str, JSON] = field(factory=dict)
+
+
+@frozen
+class Settled:
+    """How a restore ended that did not come to its end by itself."""
+
+    committed: dict[str, str]
+    """What has changed for good, in words, by component: then all the rest was finished."""
+    problems: tuple[str, ...]
+    """What could not be undone, or finished. The journal stays, and the next run tries again."""
+    undone: bool
+
+    def told(self) -> str:
+        """Return, for a person, what there is now where it was not undone."""
+        changed = "; ".join(f"{component}: {text}" for component, text in self.committed.items())
+        return f"{changed}; all other components of it are as in the backup"
+
+
+def settle(journal: Journal, steps: list[Step]) -> Settled:
+    """End a restore that went wrong: undo it all or, where something has changed for good, finish all the rest.
+
+    Closes the journal, unless there are problems.
+    """
+    committed: dict[str, str] = {}
+    problems: list[str] = []
+    if journal.phase is Phase.COMMITTING:
+        problems = _each(steps, lambda step: partial(_ask, committed, step))
+    if committed and not problems:
+        # On disk first: what `finish` removes may be what told so.
+        journal.reach(Phase.FINISHING)
+    undone = journal.phase is not Phase.FINISHING
+    if not problems:
+        problems = undo(steps) if undone else finish(steps)
+    if not problems:
+        journal.close()
+    return Settled(committed, tuple(problems), undone)
+
+
+def _ask(committed: dict[str, str], step: Step, job: RestoreJob, facts: dict[str, JSON]) -> None:
+    if (text := step.archiver.committed(job, facts)) is not None:
+        committed[step.job.component.id] = text
 
 
 def undo(steps: list[Step]) -> list[str]:
@@ -152,7 +211,7 @@ def _step(entry: Entry, journal: Journal, instance: Instance) -> Step:
         raise StoreError(f"{journal.path} names a component that does not exist: {entry.component}")
     contents = Contents.of(journal.backup)
     job = restore_job(instance, component, contents, RestoreOptions(keep_old=journal.keep_old))
-    return Step(archiver_named(entry.archiver), job, entry.facts)
+    return Step(archiver_that_made(component, entry.archiver), job, entry.facts)
 
 
 def restore_job(

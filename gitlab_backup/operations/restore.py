@@ -20,7 +20,7 @@ from ..store import BackupStore
 from ..streams.cancel import Cancellation
 from ..streams.files import free_bytes
 from .contents import Contents, Documents
-from .journal import JOURNAL_NAME, Entry, Journal, Step, finish, recover, restore_job, undo
+from .journal import JOURNAL_NAME, Entry, Journal, Phase, Step, finish, recover, restore_job, settle
 from .run import Tally, Telling, default_jobs, run_all
 from .verify import components_of, record_of, verify
 
@@ -134,7 +134,8 @@ def restore(
     fails, also this process itself, leaves the instance as it was: at once, or as soon as the next run recovers.
 
     Raises `RefusedError` where it must not be done, or was not confirmed; `DamagedError` where the backup is damaged;
-    `RestoreFailedError` where a component failed, and everything was put back; `CancelledError` on request.
+    `RestoreFailedError` where a component failed: it says whether everything was put back, which it always is unless
+    the plan of a component has said that it cannot be; `CancelledError` on request, after everything was put back.
     """
     cancel = cancel or Cancellation()
     tell = Telling(observer)
@@ -177,18 +178,18 @@ class _Run:
         """Stage everything, swap everything, then let go of the old."""
         entries = tuple(Entry(step.job.component.id, step.archiver.name, step.facts) for step in self.steps)
         journal = Journal(store.path / JOURNAL_NAME, self.proposal.path, self.choice.options.keep_old, entries)
-        journal.write()
+        journal.reach(Phase.STAGING)
         try:
             with cancel.calling(lambda: self.stop.request(cancel.status or ExitStatus.INTERRUPTED)):
                 run_all([partial(self._stage, step) for step in self.steps], jobs=self.choice.jobs, cancel=self.stop)
-            # From here on a request to stop comes too late: a few renames are quicker done than undone.
-            for step in self._in_order_of_swap():
-                self._of(step, partial(step.archiver.swap, step.job, step.facts))
-            journal.finishing = True
-            journal.write()
+                # From here on a request to stop may come too late: a few renames are quicker done than undone.
+                self._swap(reversible=True)
+                if not all(plan.reversible for plan in self.proposal.plans.values()):
+                    journal.reach(Phase.COMMITTING)
+                    self._swap(reversible=False)
+            journal.reach(Phase.FINISHING)
         except BaseException as error:
-            self._put_back(journal, error)
-            cancel.check()
+            self._settle(journal, error, cancel)
             raise
         for problem in finish(self.steps):
             self.tell(Noticed(f"what was replaced could not be removed: {problem}"))
@@ -203,6 +204,11 @@ class _Run:
         self.tallies[step.job.component.id].start(step.archiver.name)
         self._of(step, partial(step.archiver.stage, step.job, step.facts))
 
+    def _swap(self, *, reversible: bool) -> None:
+        for step in self.steps:
+            if self.proposal.plans[step.job.component.id].reversible is reversible:
+                self._of(step, partial(step.archiver.swap, step.job, step.facts))
+
     def _of(self, step: Step, act: Callable[[], None]) -> None:
         """Do something for a component; an error says which one it was."""
         try:
@@ -211,21 +217,25 @@ class _Run:
             if self.stop.requested:
                 raise
             hint = getattr(error, "hint", None)
-            raise RestoreFailedError(f"{step.job.component.id}: {error}; everything was put back", hint=hint) from error
+            raise RestoreFailedError(f"{step.job.component.id}: {error}", hint=hint) from error
 
-    def _in_order_of_swap(self) -> list[Step]:
-        """Return the steps with those last that cannot be undone: a failure before them still can."""
-        return sorted(self.steps, key=lambda step: not self.proposal.plans[step.job.component.id].reversible)
-
-    def _put_back(self, journal: Journal, error: BaseException) -> None:
-        problems = undo(self.steps)
-        if not problems:
-            journal.close()
-            return
-        raise RestoreFailedError(
-            f"the restore failed ({error}), and not everything could be put back: {'; '.join(problems)}",
-            hint=f"Repair what the message names; the next run tries again. {journal.path} has the details.",
-        ) from error
+    def _settle(self, journal: Journal, error: BaseException, cancel: Cancellation) -> None:
+        """Undo everything, or finish what cannot be undone, and raise an error that says which it was."""
+        settled = settle(journal, self.steps)
+        if settled.problems:
+            could_not = "not everything could be put back" if settled.undone else "the rest could not be finished"
+            raise RestoreFailedError(
+                f"the restore failed ({error}), and {could_not}: {'; '.join(settled.problems)}",
+                hint=f"Repair what the message names; the next run tries again. {journal.path} has the details.",
+            ) from error
+        if not settled.undone:
+            raise RestoreFailedError(
+                f"the restore failed ({error}), and cannot be undone. {settled.told()}",
+                hint=f"Repair what the message names, and restore again, --only {','.join(settled.committed)}.",
+            ) from error
+        cancel.check()
+        if isinstance(error, RestoreFailedError):
+            raise RestoreFailedError(f"{error.message}; everything was put back", hint=error.hint) from error
 
     def _record(self, step: Step) -> None:
         component = step.job.component

@@ -9,7 +9,7 @@ import pytest
 from attrs import evolve
 
 from gitlab_backup.archivers.base import RepositoryOptions
-from gitlab_backup.errors import GitLabBackupError, RefusedError, RestoreFailedError, StoreError
+from gitlab_backup.errors import GitLabBackupError, RefusedError, RestoreFailedError
 from tests.archivers.git_run import SCHEMA, commit, init, refs_of
 from tests.archivers.gitaly_run import GitalyBench
 from tests.support.repositories import Shape, hashed
@@ -128,14 +128,15 @@ def test_an_increment_that_upstream_would_lose_is_refused(bench: GitalyBench) ->
 
 
 def test_what_failed_and_what_was_restored_is_said(bench: GitalyBench) -> None:
-    """Not undone, and told once: the next run is not kept from its work."""
+    """Not undone, but finished as far as it goes: the next run is not kept from its work."""
     bench.ordinary(1)
     failing = bench.relative(bench.ordinary(2))
     backup = bench.create()
     bench.faults = {"at": {failing: "fail"}}
     with pytest.raises(RestoreFailedError) as caught:
         backup.restore(bench.instance)
-    assert "1 of 2 repositories were restored, and stay so" in str(caught.value)
+    assert "cannot be undone. repositories: 1 of 2 repositories are as in the backup" in str(caught.value)
+    assert "--only repositories" in str(caught.value.hint)
     assert failing in str(caught.value)
     assert f".gitlab-restore.repositories.report.{backup.id}" in _hidden(bench)
     bench.faults = {}
@@ -161,9 +162,19 @@ def test_death_in_the_middle(bench: GitalyBench) -> None:
     second = bench.relative(bench.ordinary(2))
     backup = bench.create()
     bench.faults = {"at": {second: "die"}}
-    with pytest.raises((RestoreFailedError, StoreError), match="killed by signal 9") as caught:
+    with pytest.raises(RestoreFailedError, match="killed by signal 9") as caught:
         backup.restore(bench.instance)
     assert f"default/{second}: was begun" in str(caught.value)
+
+
+def test_what_fails_before_anything_is_touched_is_undone(bench: GitalyBench) -> None:
+    """A program that does not even start has changed nothing, and nothing is left of the attempt."""
+    bench.ordinary(1)
+    backup = bench.create()
+    bench.faults = {"stop_reading_after": 0, "status": 2}
+    with pytest.raises(RestoreFailedError, match="everything was put back"):
+        backup.restore(bench.instance)
+    assert [] == _hidden(bench)
 
 
 def test_server_side(bench: GitalyBench) -> None:

@@ -92,6 +92,10 @@ class DatabaseArchiver:
         """Make what was loaded current."""
         self._restore.swap(job, facts)
 
+    def committed(self, job: RestoreJob, facts: Mapping[str, JSON]) -> str | None:
+        """Return which databases are those of the backup for good, which only the strategy transaction makes them."""
+        return self._restore.committed(job, facts)
+
     def undo(self, job: RestoreJob, facts: Mapping[str, JSON]) -> None:
         """Put back the old databases."""
         self._restore.undo(job, facts)

@@ -52,6 +52,11 @@ class Target:
     schemas: tuple[str, ...]
     """The schemas that the dump is of; empty for all."""
 
+    @property
+    def mark(self) -> str:
+        """The name of the table that a transaction leaves as a sign of its commit, until the restore is finished."""
+        return self.new
+
 
 class DatabaseRestore:
     """The restore of all databases of one run. See `Archiver` for its steps."""
@@ -125,6 +130,23 @@ class DatabaseRestore:
                 with connection, server.speaking(database, "cannot commit"):
                     connection.commit()
 
+    def committed(self, job: RestoreJob, facts: Mapping[str, JSON]) -> str | None:
+        """Return which databases a transaction has made those of the backup, and which not."""
+        if facts["strategy"] == SWAP:
+            return None
+        done: list[str] = []
+        left: list[str] = []
+        for target in _targets(job, facts):
+            with (
+                connect(target.database, autocommit=True) as connection,
+                server.speaking(target.database, "cannot be looked at"),
+            ):
+                marked = server.schema_of(connection, target.mark) is not None
+            (done if marked else left).append(target.database.dbname)
+        if not done:
+            return None
+        return f"{', '.join(done)} as in the backup" + (f", {', '.join(left)} as before" if left else "")
+
     def undo(self, job: RestoreJob, facts: Mapping[str, JSON]) -> None:
         """Drop what was built, after the old databases have their names again; or roll back."""
         for connection in self._open.values():
@@ -144,8 +166,14 @@ class DatabaseRestore:
                 server.drop(database, connection, target.new)
 
     def finish(self, job: RestoreJob, facts: Mapping[str, JSON]) -> None:
-        """Drop the old databases, unless they are to be kept."""
+        """Drop the old databases, unless they are to be kept; or the marks."""
         if facts["strategy"] != SWAP:
+            for target in _targets(job, facts):
+                with (
+                    connect(target.database, autocommit=True) as connection,
+                    server.speaking(target.database, "the mark of its restore cannot be dropped"),
+                ):
+                    server.drop_mark(connection, target.mark)
             return
         for target in _targets(job, facts):
             database = target.database
@@ -191,6 +219,7 @@ class DatabaseRestore:
                 empty(connection, target.schemas)
             self._load(job, target, connection)
             with server.speaking(target.database, "cannot be completed"):
+                server.create_mark(connection, target.mark)
                 # What could fail at the commit is to fail now, while other databases can still be left as they are.
                 connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
             self._open[target.database.name] = connection

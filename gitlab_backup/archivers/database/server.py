@@ -62,6 +62,12 @@ _EXTENSIONS: Final = """
     FROM pg_available_extensions a JOIN pg_available_extension_versions v ON v.name = a.name
     WHERE a.name = ANY (%s) GROUP BY 1, 2 ORDER BY 1
 """
+# Where this role may make a table, if it can make anything at all.
+_CREATABLE: Final = """
+    SELECT nspname FROM pg_namespace
+    WHERE has_schema_privilege(oid, 'CREATE') AND nspname <> 'information_schema' AND nspname NOT LIKE 'pg\\_%'
+    ORDER BY nspname <> 'public', nspname LIMIT 1
+"""
 _SHOWN: Final = 3
 # Errors of class 22 name the value, but for those of the form of a row (PostgreSQL manual, appendix A).
 _DATA_EXCEPTION: Final = "22"
@@ -224,6 +230,31 @@ def comment_of(connection: psycopg.Connection[TupleRow], dbname: str) -> str | N
         "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %s", [dbname]
     ).fetchone()
     return row[0] if row else None
+
+
+def create_mark(connection: psycopg.Connection[TupleRow], mark: str) -> None:
+    """Create an empty table that tells, from the commit on, that this transaction has ended well."""
+    from psycopg import sql
+
+    row = connection.execute(_CREATABLE).fetchone()
+    if row is not None:
+        connection.execute(sql.SQL("CREATE TABLE {} ()").format(sql.Identifier(row[0], mark)))
+
+
+def schema_of(connection: psycopg.Connection[TupleRow], mark: str) -> str | None:
+    """Return the schema where a mark is; None where there is none."""
+    row = connection.execute(
+        "SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relname = %s", [mark]
+    ).fetchone()
+    return row[0] if row else None
+
+
+def drop_mark(connection: psycopg.Connection[TupleRow], mark: str) -> None:
+    """Drop a mark. One that is not there is none."""
+    from psycopg import sql
+
+    if (schema := schema_of(connection, mark)) is not None:
+        connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(schema, mark)))
 
 
 def analyze(connection: psycopg.Connection[TupleRow]) -> None:

@@ -84,6 +84,10 @@ class FilesArchiver:
         """Move the old aside and the new to its place, by renames."""
         Restoration.of(facts).swap()
 
+    def committed(self, job: RestoreJob, facts: Mapping[str, JSON]) -> str | None:  # noqa: ARG002 - nothing ever is
+        """Return None: every rename can be undone."""
+        return None
+
     def undo(self, job: RestoreJob, facts: Mapping[str, JSON]) -> None:  # noqa: ARG002 - facts say it all
         """Move the old back, and remove the new."""
         Restoration.of(facts).undo()

@@ -96,6 +96,10 @@ class GitArchiver:
         """Rename the new repositories into place, and all old ones away. Object pools stay."""
         GitRestore().swap(job, facts)
 
+    def committed(self, job: RestoreJob, facts: Mapping[str, JSON]) -> str | None:  # noqa: ARG002 - nothing ever is
+        """Return None: every rename can be undone."""
+        return None
+
     def undo(self, job: RestoreJob, facts: Mapping[str, JSON]) -> None:  # noqa: ARG002 - all it needs is in the facts
         """Put the old repositories back, whatever was done so far."""
         GitRestore().undo(facts)

@@ -70,6 +70,10 @@ class GitalyArchiver:
         """Have the repositories restored in place. This cannot be undone."""
         restore.swap(job, facts)
 
+    def committed(self, job: RestoreJob, facts: Mapping[str, JSON]) -> str | None:
+        """Return what gitaly-backup has changed."""
+        return restore.committed(job, facts)
+
     def undo(self, job: RestoreJob, facts: Mapping[str, JSON]) -> None:
         """Say what was restored, where anything was: it stays so."""
         restore.undo(job, facts)

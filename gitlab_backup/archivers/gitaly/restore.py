@@ -156,43 +156,48 @@ def swap(job: RestoreJob, facts: Mapping[str, JSON]) -> None:
         job.warn("nothing was removed, as not every repository was restored")
 
 
-def undo(job: RestoreJob, facts: Mapping[str, JSON]) -> None:
-    """Remove the list. What Gitaly has changed cannot be put back: say, once, what that is.
-
-    Raises `ComponentError` the first time, where anything was changed; the report stays, under another name.
-    """
-    remove_durably(_path(job, facts, "list"))
+def committed(job: RestoreJob, facts: Mapping[str, JSON]) -> str | None:
+    """Return what gitaly-backup has changed, by the report; None where it has not begun with any repository."""
     path = _path(job, facts, "report")
     if not path.exists():
-        return
+        return None
     summary = Summary.read(path)
     if not summary.touched:
-        remove_durably(path)
-        return
-    kept = path.with_name(f"{_REPORT}.{job.backup_id}")
-    path.replace(kept)
+        return None
     doubtful = [*summary.failed.lines(_NAMED), *(f"{name}: was begun" for name in sorted(summary.begun)[:_NAMED])]
     more = len(summary.begun) - _NAMED
     if more > 0:
         doubtful.append(f"… and {more} more that were begun")
     of = f" of {facts['repositories']}" if facts["repositories"] else ""
     removed = "" if doubtful or not facts["remove"] else ", and what the backup does not have may have been removed"
-    raise ComponentError(
-        f"{summary.restored}{of} repositories were restored, and stay so{removed}; those that {kept} does not name are"
-        " as they were" + ("; in doubt:" + "".join(f"\n  - {line}" for line in doubtful) if doubtful else "")
+    kept = _kept(path, job)
+    return (
+        f"{summary.restored}{of} repositories are as in the backup{removed}; those that {kept} does not name"
+        " are as they were" + ("; in doubt:" + "".join(f"\n  - {line}" for line in doubtful) if doubtful else "")
     )
 
 
+def undo(job: RestoreJob, facts: Mapping[str, JSON]) -> None:
+    """Remove the list, and the report of nothing. What was changed is not undone: see `committed`."""
+    for key in ("list", "report"):
+        remove_durably(_path(job, facts, key))
+
+
 def finish(job: RestoreJob, facts: Mapping[str, JSON]) -> None:
-    """Remove the list, and the report if it names no failure."""
+    """Remove the list. The report stays, under another name, if not all that it names was restored."""
     remove_durably(_path(job, facts, "list"))
     path = _path(job, facts, "report")
     if not path.exists():
         return
-    if Summary.read(path).failed.count:
-        path.replace(path.with_name(f"{_REPORT}.{job.backup_id}"))
+    summary = Summary.read(path)
+    if summary.failed.count or summary.begun:
+        path.replace(_kept(path, job))
     else:
         remove_durably(path)
+
+
+def _kept(report: Path, job: RestoreJob) -> Path:
+    return report.with_name(f"{_REPORT}.{job.backup_id}")
 
 
 def _path(job: RestoreJob, facts: Mapping[str, JSON], key: str) -> Path:
