@@ -14,7 +14,7 @@ from .events import ignore
 from .store import BackupStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from .archivers.base import RepositoryOptions
     from .components import Component
@@ -57,6 +57,7 @@ class Backup:
         level: int | None = None,
         keep_going: bool = False,
         repositories: RepositoryOptions | None = None,
+        archivers: Mapping[str, str] | None = None,
         observer: Observer = ignore,
         cancel: Cancellation | None = None,
     ) -> Backup:
@@ -64,11 +65,12 @@ class Backup:
 
         `only` and `skip` are ids of components; `jobs` is how many things are done at once (default: one a core);
         `compression` and `level` name the codec of dumps and archives. With `keep_going`, a component that fails is
-        recorded, and the rest is published. `repositories` says which of them, and how. Events go to `observer`;
-        `cancel` ends the work from another thread.
+        recorded, and the rest is published. `repositories` says which of them, and how. `archivers` names, by id, the
+        archivers of components that are not to have their usual ones. Events go to `observer`; `cancel` ends the work
+        from another thread.
 
-        Raises `BackupFailedError`, `CancelledError`, `LockedError`, `RefusedError`, `StoreError` or `UsageError`; then
-        there is no new backup.
+        Raises `BackupFailedError`, `CancelledError`, `LockedError`, `PluginError`, `RefusedError`, `StoreError` or
+        `UsageError`; then there is no new backup.
         """
         from .operations.create import create, options
 
@@ -80,6 +82,7 @@ class Backup:
             level=level,
             keep_going=keep_going,
             repositories=repositories,
+            archivers=archivers,
         )
         return cls(create(instance, chosen, observer=observer, cancel=cancel))
 
@@ -92,11 +95,22 @@ class Backup:
         compression: str = "gzip",
         level: int | None = None,
         repositories: RepositoryOptions | None = None,
+        archivers: Mapping[str, str] | None = None,
     ) -> tuple[PlannedComponent, ...]:
-        """Return what `create` would do with each component. Changes nothing. Raises `RefusedError` or `UsageError`."""
+        """Return what `create` would do with each component. Changes nothing.
+
+        Raises `PluginError`, `RefusedError` or `UsageError`.
+        """
         from .operations.create import options, plan
 
-        chosen = options(only=only, skip=skip, compression=compression, level=level, repositories=repositories)
+        chosen = options(
+            only=only,
+            skip=skip,
+            compression=compression,
+            level=level,
+            repositories=repositories,
+            archivers=archivers,
+        )
         return tuple(plan(instance, chosen))
 
     @classmethod

@@ -4,6 +4,7 @@
 
     GitLabBackupError                1
     ├── UsageError                   2   an option or an id that does not exist
+    ├── PluginError                  1   an archiver or codec of others is not there, or cannot be used
     ├── ConfigurationError           7   the instance's configuration cannot be used
     ├── DocumentError                1   a document of a backup cannot be understood
     │   ├── MetadataError                backup_information.json, backup ids
@@ -68,6 +69,10 @@ class UsageError(GitLabBackupError):
     """A component, codec, archiver or option that does not exist was asked for."""
 
     exit_status = ExitStatus.USAGE
+
+
+class PluginError(GitLabBackupError):
+    """An archiver or codec of another distribution cannot be used, or is not installed where a backup needs it."""
 
 
 class ConfigurationError(GitLabBackupError):

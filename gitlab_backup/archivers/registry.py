@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
+
+from attrs import evolve
 
 from ..components import Holder
-from ..errors import ProgramNotFoundError, UsageError
+from ..errors import PluginError, ProgramNotFoundError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,17 +53,38 @@ _BUILT_IN: dict[str, Callable[[], Archiver]] = {
 }
 
 
+_WORKS_ON: Final = {
+    "database": Holder.DATABASES,
+    "files": Holder.DIRECTORY,
+    "git": Holder.STORAGES,
+    "gitaly": Holder.STORAGES,
+}
+
+
 def archiver_for(
-    component: Component, options: RepositoryOptions, instance: Instance, *, recorded: str | None = None
+    component: Component,
+    options: RepositoryOptions,
+    instance: Instance,
+    *,
+    asked: str | None = None,
+    recorded: str | None = None,
 ) -> Archiver:
-    """Return a new archiver for a component: the one that made it (`recorded`), else its usual one.
+    """Return a new archiver for a component: the one that was `asked` for, or made it (`recorded`), else its usual one.
 
     For repositories it is the one that was asked for, else the one that `instance` calls for, whichever of the two made
-    the backup: both write the same layout. Raises `UsageError` where there is none of that name.
+    the backup: both write the same layout. Raises `UsageError` where there is none of that name, or it is for other
+    components; `PluginError` where it is no good, or the one that made the backup is not there.
     """
-    if component.holder is Holder.STORAGES and recorded in {None, *_OF_REPOSITORIES}:
-        return archiver_named(_for_repositories(options, instance))
-    return archiver_named(recorded or component.archiver)
+    name = asked or recorded
+    if component.holder is Holder.STORAGES and name in {None, *_OF_REPOSITORIES}:
+        return archiver_named(_for_repositories(evolve(options, archiver=asked or options.archiver), instance))
+    if asked is None:
+        return archiver_named(component.archiver) if recorded is None else archiver_that_made(component, recorded)
+    if _WORKS_ON.get(asked, component.holder) is not component.holder:
+        raise UsageError(
+            f"the archiver {asked} does not work on {component.id}", hint=f"Its usual one is {component.archiver}."
+        )
+    return archiver_named(asked)
 
 
 _OF_REPOSITORIES = ("gitaly", "git")
@@ -91,14 +114,34 @@ def _for_repositories(options: RepositoryOptions, instance: Instance) -> str:
 def archiver_named(name: str) -> Archiver:
     """Return a new archiver of that name: a built-in one, else one that an installed distribution registers.
 
-    Raises `UsageError` where there is none.
+    Raises `UsageError` where there is none, `PluginError` for one that is no good.
     """
+    from ..plugins import known
+
+    archiver = _find(name)
+    if archiver is None:
+        raise UsageError(f"unknown archiver: {name}", hint=f"Known archivers are {known(ENTRY_POINTS, _BUILT_IN)}.")
+    return archiver
+
+
+def archiver_that_made(component: Component, name: str) -> Archiver:
+    """Return a new archiver of the name that a backup says it was made by.
+
+    Raises `PluginError` where it is not installed, or no good.
+    """
+    archiver = _find(name)
+    if archiver is None:
+        raise PluginError(
+            f"{component.id} was backed up by the archiver {name}, which is not installed here",
+            hint=f"Install the distribution that registers it as an entry point {ENTRY_POINTS}.",
+        )
+    return archiver
+
+
+def _find(name: str) -> Archiver | None:
     if name in _BUILT_IN:
         return _BUILT_IN[name]()
-    from importlib.metadata import entry_points
+    from ..plugins import load
+    from .base import Archiver
 
-    found = entry_points(group=ENTRY_POINTS)
-    for entry in found.select(name=name):
-        return cast("Archiver", entry.load()())
-    known = sorted({*_BUILT_IN, *found.names})
-    raise UsageError(f"unknown archiver: {name}", hint=f"Known archivers are {', '.join(known)}.")
+    return cast("Archiver | None", load(ENTRY_POINTS, name, Archiver))

@@ -19,7 +19,7 @@ from ..manifest import FILE_NAME as MANIFEST_NAME
 from ..manifest import Manifest
 from ..metadata import FILE_NAME as METADATA_NAME
 from ..metadata import Metadata
-from ..streams.codec import codec_for
+from ..streams.codec import NoneCodec, codec_for, codec_that_made
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,6 +58,8 @@ class Contents:
     digests: dict[str, str] = field(factory=dict)
     damages: list[Damage] = field(factory=list)
     bytes_read: int = 0
+    compression: str | None = None
+    """The codec that the manifest names; None without one."""
     _lock: threading.Lock = field(factory=threading.Lock)
 
     @classmethod
@@ -102,8 +104,14 @@ class Contents:
         return cast("BinaryIO", io.BufferedReader(_DigestedFile(descriptor, name, self, count), _CHUNK))
 
     def open_stream(self, name: str, count: Callable[[int], None] | None = None) -> BinaryIO:
-        """Open a file through the codec that its suffix says."""
-        return codec_for(name).reader(self.open(name, count))
+        """Open a file through the codec that its suffix says.
+
+        Raises `PluginError` where that suffix says nothing, and the codec of the backup cannot be used.
+        """
+        codec = codec_for(name)
+        if isinstance(codec, NoneCodec) and self.compression is not None:
+            codec_that_made(self.compression)
+        return codec.reader(self.open(name, count))
 
     def digest(self, name: str, cancel: Cancellation) -> None:
         """Read a file for its digest alone."""
@@ -192,6 +200,8 @@ class Documents:
             contents.damaged(
                 METADATA_NAME, f"has the backup id {metadata.backup_id}, the directory is {contents.path.name}"
             )
+        if manifest is not None:
+            contents.compression = manifest.compression.codec
         if metadata is not None and manifest is not None:
             for key in ("backup_id", "gitlab_version"):
                 if (said := getattr(manifest, key)) != (known := getattr(metadata, key)):

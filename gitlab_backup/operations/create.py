@@ -33,7 +33,7 @@ from .journal import recover
 from .run import Tally, Telling, default_jobs, run_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from ..archivers.base import JSON, Archiver
     from ..components import Component
@@ -57,6 +57,8 @@ class CreateOptions:
     level: int | None
     keep_going: bool
     repositories: RepositoryOptions
+    archivers: Mapping[str, str] = field(factory=dict)
+    """The archiver of each component that is not to have its usual one, by their names."""
 
 
 def options(
@@ -68,6 +70,7 @@ def options(
     level: int | None = None,
     keep_going: bool = False,
     repositories: RepositoryOptions | None = None,
+    archivers: Mapping[str, str] | None = None,
 ) -> CreateOptions:
     """Return checked options. Raises `UsageError` for names and numbers that do not exist."""
     codec = codec_named(compression)
@@ -78,13 +81,20 @@ def options(
         raise UsageError(f"{codec.name} has no compression level {level}", hint=hint)
     if jobs is not None and jobs < 1:
         raise UsageError(f"cannot work with {jobs} jobs", hint="--jobs takes a number from 1 on.")
+    repositories, archivers = repositories or RepositoryOptions(), dict(archivers or {})
+    if archivers:
+        select(archivers)
+    asked = {repositories.archiver, archivers.get("repositories")} - {None}
+    if len(asked) > 1:
+        raise UsageError(f"two archivers are given for the repositories: {' and '.join(sorted(map(str, asked)))}")
     return CreateOptions(
         components=frozenset(component.id for component in select(only, skip)),
         jobs=jobs or default_jobs(),
         codec=codec,
         level=codec.default_level if level is None and codec.levels else level,
         keep_going=keep_going,
-        repositories=repositories or RepositoryOptions(),
+        repositories=repositories,
+        archivers=archivers,
     )
 
 
@@ -101,11 +111,13 @@ class PlannedComponent:
 def plan(instance: Instance, chosen: CreateOptions) -> list[PlannedComponent]:
     """Say what a backup would contain, and why not more. Changes nothing.
 
-    Raises `RefusedError` where the backup would swallow itself.
+    Raises `RefusedError` where the backup would swallow itself, `UsageError` or `PluginError` where an archiver cannot
+    be used.
     """
     planned = []
     for component in COMPONENTS:
-        archiver = archiver_for(component, chosen.repositories, instance)
+        asked = chosen.archivers.get(component.id)
+        archiver = archiver_for(component, chosen.repositories, instance, asked=asked)
         left_out = archiver.left_out(component, instance) if component.id in chosen.components else NOT_SELECTED
         if left_out is None:
             _refuse_to_swallow(instance, component)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from ..archivers.base import VerifyJob
-from ..archivers.registry import archiver_named
+from ..archivers.registry import archiver_that_made
 from ..components import COMPONENTS
 from ..errors import CancelledError, GitLabBackupError
 from ..events import OperationFinished, OperationStarted, Status, ignore
@@ -104,7 +104,7 @@ def _verify_component(
     component: Component, contents: Contents, manifest: Manifest | None, *, tell: Telling, stop: Cancellation, jobs: int
 ) -> None:
     record = record_of(component, manifest)
-    archiver = archiver_named(record.archiver if record is not None else component.archiver)
+    name = record.archiver if record is not None else component.archiver
     tally = Tally(component.id, tell)
     found: list[str] = []
 
@@ -115,7 +115,7 @@ def _verify_component(
     def count(size: int) -> None:
         tally.progress(size, 0)
 
-    tally.start(archiver.name)
+    tally.start(name)
     job = VerifyJob(
         component=component,
         root=contents.path,
@@ -130,7 +130,7 @@ def _verify_component(
     )
     try:
         stop.check()
-        archiver.verify(job)
+        archiver_that_made(component, name).verify(job)
     except CancelledError:
         raise
     except (GitLabBackupError, OSError) as error:

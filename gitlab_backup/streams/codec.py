@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
+import re
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, cast
 
-from ..errors import UsageError
+from ..errors import PluginError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor
-    from importlib.metadata import EntryPoints
 
     from .sink import Sink
 
@@ -23,9 +23,9 @@ class Codec(Protocol):
     name: str
     """What `--compression` calls it."""
     suffix: str
-    """What the name of a compressed file ends with: `.gz`, `.zst`, or nothing."""
+    """What the name of a compressed file ends with: `.gz`, `.zst`, … (one dot, and a name), or nothing."""
     levels: range
-    """The levels that `writer` takes; empty where there are none."""
+    """The levels that `writer` takes, without a gap; empty where there are none."""
     default_level: int
 
     def writer(self, sink: Sink, *, level: int | None = None, pool: Executor | None = None) -> Sink:
@@ -92,33 +92,62 @@ _BUILT_IN: dict[str, Callable[[], Codec]] = {"gzip": _gzip, "zstd": _zstd, "none
 
 def codec_names() -> tuple[str, ...]:
     """Return the names of all codecs: the built-in ones, then those that installed distributions register."""
-    return (*_BUILT_IN, *sorted(entry.name for entry in _entry_points() if entry.name not in _BUILT_IN))
+    from ..plugins import names
+
+    return (*_BUILT_IN, *(name for name in names(ENTRY_POINTS) if name not in _BUILT_IN))
 
 
 def codec_named(name: str) -> Codec:
-    """Return the codec of that name. Raises `UsageError` where there is none."""
-    if name in _BUILT_IN:
-        return _BUILT_IN[name]()
-    for entry in _entry_points():
-        if entry.name == name:
-            return cast("Codec", entry.load()())
-    raise UsageError(f"unknown compression: {name}", hint=f"Known ones are {', '.join(codec_names())}.")
+    """Return the codec of that name. Raises `UsageError` where there is none, `PluginError` for one that is no good."""
+    from ..plugins import known
+
+    codec = _find(name)
+    if codec is None:
+        raise UsageError(f"unknown compression: {name}", hint=f"Known ones are {known(ENTRY_POINTS, _BUILT_IN)}.")
+    return codec
+
+
+def codec_that_made(name: str) -> Codec:
+    """Return the codec that a backup says it was compressed with. Raises `PluginError` where it is not installed."""
+    codec = _find(name)
+    if codec is None:
+        raise PluginError(
+            f"the backup was compressed with {name}, which is not installed here",
+            hint=f"Install the distribution that registers it as an entry point {ENTRY_POINTS}.",
+        )
+    return codec
 
 
 def codec_for(file_name: str) -> Codec:
-    """Return the codec that the suffix of a file's name says; the one that does nothing for an unknown suffix."""
+    """Return the codec that the suffix of a file's name says; the one that does nothing for an unknown suffix.
+
+    One of others that is no good is passed over: most files are not its own.
+    """
     if file_name.endswith(".gz"):
         return _gzip()
     if file_name.endswith(".zst"):
         return _zstd()
-    for entry in _entry_points():
-        codec = None if entry.name in _BUILT_IN else cast("Codec", entry.load()())
+    for name in codec_names()[len(_BUILT_IN) :]:
+        try:
+            codec = _find(name)
+        except PluginError:
+            continue
         if codec is not None and codec.suffix and file_name.endswith(codec.suffix):
             return codec
     return NoneCodec()
 
 
-def _entry_points() -> EntryPoints:
-    from importlib.metadata import entry_points
+_SUFFIX: Final = re.compile(r"(\.[^./\s]+)?")
+"""What archivers take off a name to find its file again."""
 
-    return entry_points(group=ENTRY_POINTS)
+
+def _find(name: str) -> Codec | None:
+    if name in _BUILT_IN:
+        return _BUILT_IN[name]()
+    from ..plugins import load, registered, unusable
+
+    codec = cast("Codec | None", load(ENTRY_POINTS, name, Codec))
+    if codec is not None and not _SUFFIX.fullmatch(codec.suffix):
+        problem = f"has the suffix {codec.suffix!r}: it must be a dot and a name without one, or nothing"
+        raise unusable(registered(ENTRY_POINTS, name), problem)
+    return codec
