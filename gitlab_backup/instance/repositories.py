@@ -16,12 +16,13 @@ from attrs import frozen
 from .postgres import connect, database_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     import psycopg
     from psycopg.rows import TupleRow
 
     from .model import Database
+    from .selection import Selection
 
 _ROWS: Final = 2000
 """How many rows are fetched at a time."""
@@ -56,17 +57,21 @@ _Made: TypeAlias = "tuple[RepositoryKind, str | None, str, str]"
 """Kind, storage, path, name."""
 
 
-def list_repositories(database: Database, *, rejected: Callable[[str], None]) -> Iterator[Repository]:
+def list_repositories(
+    database: Database, *, rejected: Callable[[str], None], within: Iterable[Selection] = ()
+) -> Iterator[Repository]:
     """Yield the repositories that `database` (the one of the connection `main`) lists, all from one snapshot.
 
-    A wiki is listed for every project: whether it exists only its storage knows. A row that names no place, or one
-    outside of its storage, is passed over, and told to `rejected`. Rows are fetched as they are asked for; the
-    transaction is open until the last one was.
+    Only those that are in every selection of `within`: what is not does not leave the database. A wiki is listed for
+    every project: whether it exists only its storage knows. A row that names no place, or one outside of its storage,
+    is passed over, and told to `rejected`. Rows are fetched as they are asked for; the transaction is open until the
+    last one was.
 
     Raises `DatabaseError`, which says what was being listed.
     """
     import psycopg
 
+    within = tuple(within)
     connection = connect(database)
     with connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
@@ -74,12 +79,13 @@ def list_repositories(database: Database, *, rejected: Callable[[str], None]) ->
         what = "the tables"
         try:
             existing = _existing_tables(connection)
-            for what, needed, query, made_from in _LISTS:  # noqa: B007 - the handler says it
+            for what, needed, storage, query, made_from in _LISTS:  # noqa: B007 - the handler says it
                 if not set(needed) <= existing:
                     continue
+                condition, values = _condition(storage, within)
                 with connection.cursor(name="repositories") as cursor:
                     cursor.itersize = _ROWS
-                    cursor.execute(_with_stand_ins(query, existing))
+                    cursor.execute(_with_stand_ins(query.format(condition=condition), existing), values)
                     for row in cursor:
                         for made in made_from(row):
                             if repository := _repository(made, rejected):
@@ -87,6 +93,26 @@ def list_repositories(database: Database, *, rejected: Callable[[str], None]) ->
         except psycopg.Error as error:
             raise database_error(database, f"cannot list {what}", error) from error
 
+
+def unknown_paths(database: Database, paths: Iterable[str]) -> list[str]:
+    """Return those of `paths` that are of no group and no project in `database`. Raises `DatabaseError`."""
+    import psycopg
+
+    with connect(database) as connection:
+        try:
+            query = _with_stand_ins(_UNKNOWN, _existing_tables(connection))
+            return [str(path) for (path,) in connection.execute(query, [list(paths)])]
+        except psycopg.Error as error:
+            raise database_error(database, "cannot look for paths of groups and projects", error) from error
+
+
+_UNKNOWN: Final = """
+SELECT wanted FROM unnest(%s::text[]) WITH ORDINALITY AS given (wanted, position)
+WHERE NOT EXISTS (
+    SELECT FROM routes WHERE lower(routes.path) = lower(wanted) AND routes.source_type IN ('Project', 'Namespace')
+)
+ORDER BY position
+"""
 
 # Each query of a list may read these, which came in the course of time.
 _LATER: Final = {
@@ -103,6 +129,7 @@ SELECT projects.id, projects.repository_storage, projects.storage_version, proje
 FROM projects
 LEFT JOIN project_repositories ON project_repositories.project_id = projects.id
 LEFT JOIN routes ON routes.source_id = projects.id AND routes.source_type = 'Project'
+WHERE {condition}
 ORDER BY projects.id
 """
 _SNIPPETS: Final = """
@@ -111,6 +138,7 @@ FROM snippet_repositories
 JOIN snippets ON snippets.id = snippet_repositories.snippet_id
 LEFT JOIN shards ON shards.id = snippet_repositories.shard_id
 LEFT JOIN routes ON routes.source_id = snippets.project_id AND routes.source_type = 'Project'
+WHERE {condition}
 ORDER BY snippet_repositories.snippet_id
 """
 _GROUP_WIKIS: Final = """
@@ -118,6 +146,7 @@ SELECT group_wiki_repositories.group_id, shards.name, group_wiki_repositories.di
 FROM group_wiki_repositories
 LEFT JOIN shards ON shards.id = group_wiki_repositories.shard_id
 LEFT JOIN routes ON routes.source_id = group_wiki_repositories.group_id AND routes.source_type = 'Namespace'
+WHERE {condition}
 ORDER BY group_wiki_repositories.group_id
 """
 
@@ -151,20 +180,31 @@ def _of_group_wiki(row: TupleRow) -> list[_Made]:
     return [(RepositoryKind.GROUP_WIKI, storage, f"{disk_path}.wiki.git", f"{route or f'group {number}'}.wiki")]
 
 
-_LISTS: Final[tuple[tuple[str, tuple[str, ...], str, Callable[[TupleRow], list[_Made]]], ...]] = (
-    ("projects", ("projects",), _PROJECTS, _of_project),
-    ("snippets", ("snippets", "snippet_repositories"), _SNIPPETS, _of_snippet),
-    ("group wikis", ("group_wiki_repositories",), _GROUP_WIKIS, _of_group_wiki),
+_LISTS: Final[tuple[tuple[str, tuple[str, ...], str, str, Callable[[TupleRow], list[_Made]]], ...]] = (
+    ("projects", ("projects",), "projects.repository_storage", _PROJECTS, _of_project),
+    ("snippets", ("snippets", "snippet_repositories"), "shards.name", _SNIPPETS, _of_snippet),
+    ("group wikis", ("group_wiki_repositories",), "shards.name", _GROUP_WIKIS, _of_group_wiki),
 )
 
 
 def _existing_tables(connection: psycopg.Connection[TupleRow]) -> set[str]:
-    names = list({name for _, needed, _, _ in _LISTS for name in needed} - {"projects"} | set(_LATER))
+    names = list({name for _, needed, *_ in _LISTS for name in needed} - {"projects"} | set(_LATER))
     rows = connection.execute(
         "SELECT name FROM unnest(%s::text[]) AS name WHERE to_regclass(name) IS NOT NULL", [names]
     )
     # The one that cannot be missing: without it this is not GitLab's database, and the query shall say so.
     return {str(name) for (name,) in rows} | {"projects"}
+
+
+def _condition(storage: str, within: tuple[Selection, ...]) -> tuple[str, dict[str, list[str]]]:
+    """Return the SQL condition of all selections, and its parameters; `storage` is the column that names it."""
+    conditions = ["true"]
+    values: dict[str, list[str]] = {}
+    for number, selection in enumerate(within):
+        condition, more = selection.condition(storage, "routes.path", f"within_{number}")
+        conditions.append(condition)
+        values |= more
+    return " AND ".join(conditions), values
 
 
 def _with_stand_ins(query: str, existing: set[str]) -> bytes:
