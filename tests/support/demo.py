@@ -225,7 +225,7 @@ def _spoil(backup: Path) -> None:
     path = backup / "db" / "ci_database.sql.gz"
     sql = gzip.decompress(path.read_bytes())
     start, end, rest = sql.rpartition(b"--\n-- PostgreSQL database dump complete")
-    path.write_bytes(gzip.compress(start + b"SELECT 1/0;\n\n" + end + rest))
+    path.write_bytes(gzip.compress(start + b"INSERT INTO public.never_made VALUES (1);\n\n" + end + rest))
     # As GitLab's own tool leaves its backups.
     (backup / "SHA256SUMS").unlink()
     (backup / "manifest.json").unlink()
