@@ -85,6 +85,15 @@ class Noticed(Event):
 
 
 @frozen
+class BackupDeleted(Event):
+    """A backup has been deleted; `size_bytes` is the sum of the sizes that its files had."""
+
+    backup_id: str
+    path: Path
+    size_bytes: int
+
+
+@frozen
 class OperationFinished(Event):
     """An operation has ended, one way or the other; `error` is None where it succeeded."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import stat
 import time
 from contextlib import contextmanager
@@ -17,14 +18,22 @@ from attrs import field, frozen
 from .backup_id import BackupId
 from .errors import BackupNotFoundError, LockedError, MetadataError, StoreError
 from .metadata import Metadata
-from .streams.files import publish, remove_tree, sync_tree
+from .streams.files import publish, remove_durably, remove_tree, sync_tree, write_durably
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 LOCK_NAME = ".gitlab-backup.lock"
 LATEST = "latest"
 _PARTIAL = ".partial"
+_DELETED = ".deleted"
+_PINNED = ".pinned"
+_OWN = ".gitlab-"
+"""What this tool keeps in the backup path for itself begins so: its lock, the journal of a restore."""
+_LEGACY = re.compile(
+    r"([0-9]{10})(?:_[0-9]{4}_[0-9]{2}_[0-9]{2}(?:_[0-9]+\.[0-9]+\.[0-9]+[0-9A-Za-z.+~-]*)?)?_gitlab_backup\.tar"
+)
+"""A backup of the Rake task, as the task itself knows those that it prunes: other names are of `BACKUP=name`."""
 _PATIENCE = 50
 _MOMENT = 0.1
 """Seconds between two looks at a lock whose holder is dead."""
@@ -46,16 +55,10 @@ class BackupStore:
         A backup is a directory (not a symbolic link) that is named like a backup id. Staging is hidden, and is none.
         """
         found: list[BackupId] = []
-        try:
-            with os.scandir(self.path) as entries:
-                for entry in entries:
-                    backup_id = _as_backup_id(entry.name)
-                    if backup_id is not None and entry.is_dir(follow_symlinks=False):
-                        found.append(backup_id)
-        except FileNotFoundError:
-            return ()
-        except OSError as error:
-            raise self._unusable(error) from error
+        for entry in self._entries():
+            backup_id = _as_backup_id(entry.name)
+            if backup_id is not None and entry.is_dir(follow_symlinks=False):
+                found.append(backup_id)
         return tuple(str(backup_id) for backup_id in sorted(found))
 
     def open(self, backup_id: str) -> Path:
@@ -100,12 +103,86 @@ class BackupStore:
         finally:
             os.close(descriptor)
 
-    def remove_dead_staging(self) -> tuple[str, ...]:
+    def legacy(self) -> dict[str, datetime]:
+        """Return the backups of GitLab's Rake task here, oldest first: names of files, and when they were made."""
+        found = {}
+        for entry in self._entries():
+            match = _LEGACY.fullmatch(entry.name)
+            if match is not None and entry.is_file(follow_symlinks=False):
+                found[entry.name] = datetime.fromtimestamp(int(match[1]), UTC)
+        return dict(sorted(found.items(), key=lambda item: (item[1], item[0])))
+
+    def find(self, name: str) -> Path:
+        """Return what `open` returns, or the file of the Rake task of that name. Raises `BackupNotFoundError`."""
+        return self.path / name if name in self.legacy() else self.open(name)
+
+    def staged(self) -> tuple[str, ...]:
+        """Return the names of the directories in which a backup grows, or has grown until its run was killed."""
+        return tuple(sorted(entry.name for entry in self._entries() if _is_hidden(entry.name, _PARTIAL)))
+
+    def remains(self) -> tuple[str, ...]:
+        """Return the hidden names of what was to be deleted when its run was killed."""
+        return tuple(sorted(entry.name for entry in self._entries() if _is_hidden(entry.name, _DELETED)))
+
+    def foreign(self) -> tuple[str, ...]:
+        """Return the names of everything here that is neither a backup nor of this tool."""
+        own = {*self.ids(), *self.legacy(), *self.staged(), *self.remains(), *map(_pin, self.pinned())}
+        names = (entry.name for entry in self._entries())
+        return tuple(sorted(name for name in names if name not in own and not name.startswith(_OWN)))
+
+    def pinned(self) -> frozenset[str]:
+        """Return the names of what is pinned. One whose backup is not there stays pinned, should it come back."""
+        hidden = (entry.name for entry in self._entries() if _is_hidden(entry.name, _PINNED))
+        return frozenset(name[1 : -len(_PINNED)] for name in hidden)
+
+    def pin(self, name: str) -> str:
+        """Protect a backup from being pruned, by its id, or the name of its file if it is one of the Rake task.
+
+        A file beside the backup says so, not one in it: nothing that its digests vouch for changes. It is on disk when
+        this returns. Returns the name, which is another one for `latest`. Raises `BackupNotFoundError`, `LockedError`
+        and `StreamError`.
+        """
+        self.find(name)  # before the lock, which would make a backup path that does not exist
+        with self.lock("pin"):
+            found = self.find(name).name
+            write_durably(self.path / _pin(found), b"")
+        return found
+
+    def unpin(self, name: str) -> str:
+        """Take back `pin`; nothing happens where it was not pinned. Returns and raises what `pin` does."""
+        if name not in self.pinned():
+            self.find(name)
+        with self.lock("unpin"):
+            found = name if name in self.pinned() else self.find(name).name
+            remove_durably(self.path / _pin(found))
+        return found
+
+    def remove(self, name: str, *, check: Callable[[], None] = lambda: None) -> None:
+        """Delete a backup, or one of the Rake task. To be called under the lock.
+
+        It is there in full, or it is gone: it gets a hidden name, on disk, and only then is taken apart. What `check`,
+        which is called now and then, interrupts, and what a killed run leaves, is for `remove_remains`.
+
+        Raises `BackupNotFoundError` and `StreamError`.
+        """
+        path = self.find(name)
+        hidden = path.with_name(f".{path.name}{_DELETED}")
+        remove_tree(hidden, check=check)
+        publish(path, hidden)
+        remove_tree(hidden, check=check)
+
+    def remove_remains(self, *, check: Callable[[], None] = lambda: None) -> tuple[str, ...]:
+        """Remove what killed deletions have left, and return the names. To be called under the lock."""
+        return self._remove_hidden(self.remains(), check)
+
+    def remove_dead_staging(self, *, check: Callable[[], None] = lambda: None) -> tuple[str, ...]:
         """Remove what killed runs have left, and return the names. To be called under the lock: all of it is dead."""
-        dead = sorted(entry.name for entry in os.scandir(self.path) if _is_staging(entry.name))
-        for name in dead:
-            remove_tree(self.path / name)
-        return tuple(dead)
+        return self._remove_hidden((*self.staged(), *self.remains()), check)
+
+    def _remove_hidden(self, names: tuple[str, ...], check: Callable[[], None]) -> tuple[str, ...]:
+        for name in names:
+            remove_tree(self.path / name, check=check)
+        return names
 
     @contextmanager
     def staging(self, at: datetime, gitlab_version: str) -> Iterator[Staging]:
@@ -127,6 +204,15 @@ class BackupStore:
         finally:
             if os.path.lexists(path):
                 remove_tree(path)
+
+    def _entries(self) -> list[os.DirEntry[str]]:
+        try:
+            with os.scandir(self.path) as entries:
+                return list(entries)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise self._unusable(error) from error
 
     def _make(self) -> None:
         try:
@@ -213,8 +299,16 @@ def _as_backup_id(name: str) -> BackupId | None:
         return None
 
 
-def _is_staging(name: str) -> bool:
-    return name.startswith(".") and name.endswith(_PARTIAL) and _as_backup_id(name[1 : -len(_PARTIAL)]) is not None
+def _is_hidden(name: str, suffix: str) -> bool:
+    """Return whether this is the hidden name of a backup. Only such are ours: others may be somebody's."""
+    if not (name.startswith(".") and name.endswith(suffix)):
+        return False
+    inner = name[1 : -len(suffix)]
+    return _as_backup_id(inner) is not None or _LEGACY.fullmatch(inner) is not None
+
+
+def _pin(name: str) -> str:
+    return f".{name}{_PINNED}"
 
 
 def _has_metadata(directory: Path) -> bool:

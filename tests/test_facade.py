@@ -80,6 +80,7 @@ _LEVELS = {
     "checksums": 6,
     "backup_id": 6,
     "documents": 6,
+    "retention": 6,
     "streams": 7,
     "events": 8,
     "errors": 8,

@@ -310,11 +310,12 @@ def free_bytes(path: Path) -> int:
     return numbers.f_bavail * numbers.f_frsize
 
 
-def remove_tree(path: Path) -> None:
+def remove_tree(path: Path, *, check: Callable[[], None] = lambda: None) -> None:
     """Remove a directory and all that is in it, a file, or a symbolic link itself; nothing, where nothing is there.
 
     Never follows a symbolic link, and opens directories that deny it. Takes any depth with two open directories: what
-    lies deeper is first moved up. Raises `StreamError` for what cannot be removed; much of the rest is gone by then.
+    lies deeper is first moved up. `check` is called for each entry, and may raise. Raises `StreamError` for what cannot
+    be removed; much of the rest is gone by then.
     """
     system = _Seam.system
     try:
@@ -324,7 +325,7 @@ def remove_tree(path: Path) -> None:
         with _opened(str(path)) as root:
             while names := _names(root):
                 for name in names:
-                    _remove_entry(name, root)
+                    _remove_entry(name, root, check)
         system.rmdir(path)
     except FileNotFoundError:
         return
@@ -332,7 +333,8 @@ def remove_tree(path: Path) -> None:
         raise _failure(path, "cannot be removed", error) from error
 
 
-def _remove_entry(name: str, root: int) -> None:
+def _remove_entry(name: str, root: int, check: Callable[[], None]) -> None:
+    check()
     system = _Seam.system
     with suppress(FileNotFoundError):
         if not stat.S_ISDIR(os.stat(name, dir_fd=root, follow_symlinks=False).st_mode):
@@ -340,6 +342,7 @@ def _remove_entry(name: str, root: int) -> None:
             return
         with _opened(name, root) as directory:
             for below in _names(directory):
+                check()
                 with suppress(FileNotFoundError):
                     if stat.S_ISDIR(os.stat(below, dir_fd=directory, follow_symlinks=False).st_mode):
                         # A directory that may not be written cannot be moved: its `..` would change.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gitlab_backup.events import ComponentFinished, ComponentWarned, Noticed, OperationStarted, Status
+from gitlab_backup.events import BackupDeleted, ComponentFinished, ComponentWarned, Noticed, OperationStarted, Status
 from gitlab_backup.operations.create import NOT_SELECTED
 
 from ..text import duration, escape, plural, size
@@ -25,6 +25,8 @@ def line(event: Event, operation: str = "") -> str | None:
             return f"{event.component}: warning: {escape(event.message)}"
         case ComponentFinished():
             return finished(event, operation)
+        case BackupDeleted():
+            return f"deleted {escape(event.backup_id)}: {size(event.size_bytes)}"
         case Noticed():
             return escape(event.message)
         case _:
