@@ -66,9 +66,10 @@ class GitRestore:
                 elif not belongs(job, name, relative):
                     gone += 1
             count = len(targets.storages.get(name, ()))
+            removed = f", and {gone:,} that are not in the backup are removed" if gone else ""
             replaces.append(
-                f"storage {name} ({storage.path}): {there} repositories are replaced by those of the backup, which has"
-                f" {count} of them; {gone} that are not in the backup are removed"
+                f"storage {name} ({storage.path}): {there:,} repositories are replaced{removed}; the backup lists"
+                f" {count:,}, with those that did not exist"
             )
             space.append((storage.path, int(bundles.get(name, 0) * _GROWTH) + count * _LEAST))
             if place.kept is not None:
