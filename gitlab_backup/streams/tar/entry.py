@@ -61,37 +61,40 @@ class EntryWriter:
             records=records,
         )
 
-    def file(self, fd: int, path: bytes, before: os.stat_result) -> os.stat_result:
+    def file(
+        self, fd: int, path: bytes, before: os.stat_result, *, described: os.stat_result | None = None
+    ) -> os.stat_result:
         """Write an open file, and return its status after it was read.
 
-        Raises `OSError` where nothing was written, because it could not be read. A large one that stops being readable
-        is filled up with zeros and noted.
+        `described` is the status that the entry shows, if that is not the file's own. Raises `OSError` where nothing
+        was written, because it could not be read. A large one that stops being readable is filled up with zeros and
+        noted.
         """
         size = before.st_size
         if size > CHUNK:
-            return self._large(fd, path, before)
+            return self._large(fd, path, before, described or before)
         # Read before its header is written, so that the header is right whatever happens.
         body = os.read(fd, size + 1)
         while len(body) < size and (more := os.read(fd, size - len(body))):
             body += more
         after = os.fstat(fd)
         body = body[:size]
-        self.writer.add(self.header(path, header.REGULAR, after, size=len(body)), body)
+        self.writer.add(self.header(path, header.REGULAR, described or after, size=len(body)), body)
         return after
 
-    def _large(self, fd: int, path: bytes, before: os.stat_result) -> os.stat_result:
+    def _large(self, fd: int, path: bytes, before: os.stat_result, described: os.stat_result) -> os.stat_result:
         size = before.st_size
         with suppress(OSError):
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         pieces = data_pieces(fd, before)
         if pieces is None:
             pieces = [(0, size)]
-            self.writer.add(self.header(path, header.REGULAR, before, size=size))
+            self.writer.add(self.header(path, header.REGULAR, described, size=size))
         else:
-            described, records = map_of(pieces, size)
-            stored = len(described) + sum(length for _, length in pieces)
-            self.writer.add(self.header(path, header.REGULAR, before, size=stored, records=records))
-            self.writer.data(described)
+            sparse_map, records = map_of(pieces, size)
+            stored = len(sparse_map) + sum(length for _, length in pieces)
+            self.writer.add(self.header(path, header.REGULAR, described, size=stored, records=records))
+            self.writer.data(sparse_map)
         broken: OSError | None = None
         for start, length in pieces:
             position, end = start, start + length

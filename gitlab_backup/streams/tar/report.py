@@ -68,9 +68,10 @@ class Notes:
     unlinked: int = 0
     changed: list[Changed] = field(factory=list)
     changed_count: int = 0
-    unreadable: list[Unreadable] = field(factory=list)
+    unreadable: dict[str, Unreadable] = field(factory=dict)
+    """By name: what is looked at twice is named once."""
     unreadable_count: int = 0
-    sockets: list[str] = field(factory=list)
+    sockets: dict[str, None] = field(factory=dict)
     sockets_count: int = 0
 
     def note_changed(self, name: bytes, before: os.stat_result, after: os.stat_result) -> None:
@@ -82,15 +83,21 @@ class Notes:
 
     def note_unreadable(self, name: bytes, reason: str) -> None:
         """Note what could not be read."""
+        shown = display(name)
+        if shown in self.unreadable:
+            return
         self.unreadable_count += 1
         if len(self.unreadable) < NAMES_KEPT:
-            self.unreadable.append(Unreadable(display(name), reason))
+            self.unreadable[shown] = Unreadable(shown, reason)
 
     def note_socket(self, name: bytes) -> None:
         """Note a socket."""
+        shown = display(name)
+        if shown in self.sockets:
+            return
         self.sockets_count += 1
         if len(self.sockets) < NAMES_KEPT:
-            self.sockets.append(display(name))
+            self.sockets[shown] = None
 
     def report(self, *, members: int, bytes_: int) -> TarReport:
         """Return it all."""
@@ -101,7 +108,7 @@ class Notes:
             rewritten=self.rewritten,
             changed=tuple(self.changed),
             changed_count=self.changed_count,
-            unreadable=tuple(self.unreadable),
+            unreadable=tuple(self.unreadable.values()),
             unreadable_count=self.unreadable_count,
             sockets=tuple(self.sockets),
             sockets_count=self.sockets_count,

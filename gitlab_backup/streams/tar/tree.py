@@ -1,8 +1,9 @@
 """A directory tree on its way into an archive.
 
 The tree may be alive. Every directory is opened relative to the one above it and no symbolic link is followed, so
-nothing that is swapped during the walk leads out of the tree. What changes while it is read is written again at the end
-of the archive, where it counts: a later entry wins when tar extracts.
+nothing that is swapped during the walk leads out of the tree. What changes while it is read (`changing`), and what was
+moved behind the back of the walk (`moved`), is written at the end of the archive, where it counts: a later entry wins
+when tar extracts.
 
 Extended attributes and ACLs are not archived, as in the archives of GitLab's own tools. Nanosecond times are exact with
 GNU tar; Python's tarfile rounds them to a float, and bsdtar misreads fractions of seconds before 1970.
@@ -13,16 +14,19 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import threading
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from attrs import define, field
 
 from . import header
 from .access import OTHER_KIND, open_at, open_directory, parent_of
+from .changing import Changing
+from .clone import clone as clone_of
 from .entry import EntryWriter
+from .links import Links
+from .moved import Moved
 from .report import Notes, TarReport
+from .versions import certain_status, content_version, identity, version
 from .writer import TarWriter
 
 if TYPE_CHECKING:
@@ -33,14 +37,6 @@ if TYPE_CHECKING:
 
 _OPEN_DIRECTORIES = 100
 """How many directories above the present one are kept open. Those further up are opened again on the way back."""
-_OPEN_LINKS = 500_000
-"""How many files with several names are remembered at a time, in about 300 bytes each."""
-_UNSETTLED = 1000
-"""How many changing files are kept for another try."""
-_FIRST_PAUSE = 0.2
-_NEXT_PAUSE = 4
-"""Seconds before the first repetition, and how many times longer each further pause is."""
-
 _FILE, _DIRECTORY, _OTHER = b"f", b"d", b"o"
 _TYPEFLAGS = {
     stat.S_IFLNK: header.SYMBOLIC_LINK,
@@ -59,29 +55,36 @@ def write_tree(
     exclude_everywhere: Collection[bytes] = (),
     tries: int = 3,
     pause: Callable[[float], None] | None = None,
+    clone: Callable[[int, int], int | None] = clone_of,
 ) -> TarReport:
     """Write the tree below the open directory `root` into `sink` as `./…`, sorted by name, and finish `sink`.
 
     `exclude` are names at the top, `exclude_everywhere` at any depth. A file that changes while it is read is
     read up to `tries` times, the first time in its turn and then after the walk, with growing pauses: `pause`
-    takes seconds, and by default waits until `cancel` is requested. Raises `CancelledError`, what `sink`
-    raises, and `OSError` where `root` itself cannot be read; `sink` is aborted then.
+    takes seconds, and by default waits until `cancel` is requested. Where the file system can `clone`, the second
+    time is the last. Raises `CancelledError`, what `sink` raises, and `OSError` where `root` itself cannot be read;
+    `sink` is aborted then.
     """
     writer, notes = TarWriter(sink), Notes()
+    entry = EntryWriter(writer, cancel, notes)
     tree = _Tree(
-        entry=EntryWriter(writer, cancel, notes),
-        notes=notes,
         root=root,
         writer=writer,
         cancel=cancel,
         exclude=frozenset(exclude),
         everywhere=frozenset(exclude_everywhere),
         tries=tries,
-        pause=pause,
+        entry=entry,
+        notes=notes,
+        changing=Changing(
+            root=root, writer=writer, entry=entry, notes=notes, cancel=cancel, tries=tries, pause=pause, clone=clone
+        ),
+        moved=Moved(root=root, exclude=exclude, everywhere=exclude_everywhere, notes=notes),
     )
     try:
         tree.walk()
-        tree.settle()
+        tree.look_again()
+        tree.changing.settle()
         writer.finish()
     except BaseException:
         writer.abort()
@@ -95,29 +98,8 @@ class _Frame:
 
     path: bytes
     fd: int | None
-    header: bytes
     identity: tuple[int, int]
     entries: Iterator[bytes]
-
-
-@define(eq=False)
-class _Unsettled:
-    """A file that changed while it was read, and what must be written again with it."""
-
-    path: bytes
-    before: os.stat_result
-    after: os.stat_result
-    parent: tuple[bytes, bytes]
-    links: list[bytes] = field(factory=list)
-
-
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
-
-
-def _version(status: os.stat_result) -> tuple[int, int, int]:
-    # The status change time too: the other one can be set back.
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 @define(eq=False, kw_only=True)
@@ -128,19 +110,42 @@ class _Tree:
     exclude: frozenset[bytes]
     everywhere: frozenset[bytes]
     tries: int
-    pause: Callable[[float], None] | None
     entry: EntryWriter
     notes: Notes
+    changing: Changing
+    moved: Moved
     _stack: list[_Frame] = field(factory=list)
-    _links: dict[tuple[int, int], tuple[bytes, int, tuple[int, int]]] = field(factory=dict)
-    """The first name of a file, how many names are still to come, and the size and time that it had."""
-    _unsettled: dict[tuple[int, int], _Unsettled] = field(factory=dict)
+    _links: Links = field(factory=Links)
 
     # The walk
 
     def walk(self) -> None:
+        self._enter(open_directory(self.root, b"./"), b"./", self.exclude)
+        self._walk()
+
+    def look_again(self) -> None:
+        """Add what was moved during the walk to where that had been already."""
+        for batch in self.moved.batches():
+            for path, is_directory in batch.items():
+                self.cancel.check()
+                try:
+                    with parent_of(self.root, path) as (parent, name):
+                        self._add_late(parent, name, path, _DIRECTORY if is_directory else _OTHER)
+                except OSError:  # moved or removed since, and not for the first time
+                    self.notes.vanished += 1
+
+    def _add_late(self, parent: int, name: bytes, path: bytes, kind: bytes) -> None:
+        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        if names := self._links.names(status):
+            # One of its names may be this one, or all may have been written before it changed.
+            self.changing.add([*names, path] if path not in names else names, status, status)
+            return
+        self._add(parent, name, path, kind)
+        self._walk()
+        self.changing.touched(path[: -len(name)], parent)
+
+    def _walk(self) -> None:
         try:
-            self._enter(open_directory(self.root, b"./"), b"./", self.exclude)
             while self._stack:
                 frame = self._stack[-1]
                 entry = next(frame.entries, None)
@@ -160,8 +165,8 @@ class _Tree:
         entries: list[bytes] = []
         try:
             status = os.fstat(fd)
-            head = self.entry.header(path, header.DIRECTORY, status)
-            self.writer.add(head)
+            self.moved.entered(path, status)
+            self.writer.add(self.entry.header(path, header.DIRECTORY, status))
             without = exclude | self.everywhere
             try:
                 with os.scandir(fd) as listing:
@@ -184,7 +189,7 @@ class _Tree:
             os.close(fd)
             raise
         entries.sort()
-        self._stack.append(_Frame(path, fd, head, _identity(status), iter(entries)))
+        self._stack.append(_Frame(path, fd, identity(status), iter(entries)))
         if len(self._stack) > _OPEN_DIRECTORIES:
             far = self._stack[-_OPEN_DIRECTORIES - 1]
             if far.fd is not None:
@@ -194,6 +199,7 @@ class _Tree:
     def _leave(self) -> None:
         done = self._stack.pop()
         if done.fd is not None:
+            self.moved.left(os.fstat(done.fd))
             os.close(done.fd)
         if not self._stack or self._stack[-1].fd is not None:
             return
@@ -202,9 +208,10 @@ class _Tree:
             fd = open_directory(self.root, frame.path)
         except OSError:
             fd = -1
-        if fd >= 0 and _identity(os.fstat(fd)) == frame.identity:
+        if fd >= 0 and identity(os.fstat(fd)) == frame.identity:
             frame.fd = fd
             return
+        self.moved.left(None)
         if fd >= 0:
             os.close(fd)
         if next(frame.entries, None) is not None:
@@ -281,7 +288,7 @@ class _Tree:
                 return _OTHER
             raise
         try:
-            before = os.fstat(fd)
+            before = certain_status(fd)
             if not stat.S_ISREG(before.st_mode):
                 return _OTHER
             if before.st_nlink > 1 and self._linked(path, before):
@@ -289,112 +296,28 @@ class _Tree:
             after = self.entry.file(fd, path, before)
         finally:
             os.close(fd)
-        if after.st_nlink > 1:
-            self._remember(path, after)
-        if _version(before) != _version(after):
-            self._unsettle(_Unsettled(path, before, after, (self._stack[-1].path, self._stack[-1].header)))
+        self._remember(path, after)
+        if version(before) != version(after):
+            self.changing.add([path], before, after)
         return None
 
     # Files with several names
 
     def _linked(self, path: bytes, status: os.stat_result) -> bool:
         """Write a hard link to a name that is in the archive already, if there is one for this file as it is now."""
-        identity = _identity(status)
-        known = self._links.get(identity) if status.st_nlink > 1 else None
-        if known is None:
+        known = self._links.get(status)
+        if known is None or path in known.names:
             return False
-        first, left, was = known
-        unsettled = self._unsettled.get(identity)
-        if was != (status.st_size, status.st_mtime_ns):
+        if known.was != content_version(status):
             # It changed since, or its number was given to another file. Both are right after: a copy now, and, if they
-            # are one file then, both names once more at the end.
-            if unsettled is None:
-                parent = (self._stack[-1].path, self._stack[-1].header)
-                self._unsettle(_Unsettled(first, status, status, parent, [path]))
-            else:
-                unsettled.links.append(path)
+            # are one file then, all names once more at the end.
+            self.changing.add([*known.names, path], status, status)
             return False
-        self.writer.add(self.entry.header(path, header.HARD_LINK, status, link=first))
-        if unsettled is not None:
-            unsettled.links.append(path)
-        if left > 1:
-            self._links[identity] = first, left - 1, was
-        else:
-            del self._links[identity]
+        self.writer.add(self.entry.header(path, header.HARD_LINK, status, link=known.names[0]))
+        self.changing.named(path, status)
+        self._links.link(path, status)
         return True
 
     def _remember(self, path: bytes, status: os.stat_result) -> None:
-        if status.st_nlink <= 1:
-            return
-        if len(self._links) >= _OPEN_LINKS:
+        if status.st_nlink > 1 and not self._links.content(path, status):
             self.notes.unlinked += 1
-            return
-        version = status.st_size, status.st_mtime_ns
-        self._links[_identity(status)] = path, status.st_nlink - 1, version
-
-    # Files that change
-
-    def _unsettle(self, item: _Unsettled) -> None:
-        if len(self._unsettled) < _UNSETTLED:
-            self._unsettled.setdefault(_identity(item.after), item)
-        else:
-            self.notes.note_changed(item.path, item.before, item.after)
-
-    def settle(self) -> None:
-        """Write again what changed while it was read, until it held still or was tried often enough."""
-        parents: dict[bytes, bytes] = {}
-        seconds = _FIRST_PAUSE
-        for _ in range(1, self.tries):
-            if not self._unsettled:
-                break
-            self._wait(seconds)
-            seconds *= _NEXT_PAUSE
-            for identity, item in list(self._unsettled.items()):
-                self.cancel.check()
-                if self._again(identity, item):
-                    del self._unsettled[identity]
-                parents[item.parent[0]] = item.parent[1]
-        for item in self._unsettled.values():
-            self.notes.note_changed(item.path, item.before, item.after)
-        # Writing into a directory changes its time; its own entry, once more, sets that right.
-        for _, head in sorted(parents.items()):
-            self.writer.add(head)
-
-    def _again(self, identity: tuple[int, int], item: _Unsettled) -> bool:
-        try:
-            with parent_of(self.root, item.path) as (parent, name):
-                fd = open_at(parent, name)
-            try:
-                before = os.fstat(fd)
-                if not stat.S_ISREG(before.st_mode) or _identity(before) != identity:
-                    return self._gone(item)
-                after = self.entry.file(fd, item.path, before)
-            finally:
-                os.close(fd)
-        except OSError:
-            return self._gone(item)
-        item.before, item.after = before, after
-        for link in item.links:
-            with suppress(OSError), parent_of(self.root, link) as (parent, name):
-                status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-                if _identity(status) == identity:
-                    self.writer.add(self.entry.header(link, header.HARD_LINK, status, link=item.path))
-        settled = _version(item.before) == _version(item.after)
-        self.notes.rewritten += settled
-        return settled
-
-    def _gone(self, item: _Unsettled) -> bool:
-        # Removed, or replaced by another file. If only its directory entry changed, what was read is whole.
-        self.notes.vanished += 1
-        if _version(item.before)[:2] != _version(item.after)[:2]:
-            self.notes.note_changed(item.path, item.before, item.after)
-        return True
-
-    def _wait(self, seconds: float) -> None:
-        if self.pause is not None:
-            self.pause(seconds)
-        else:
-            stop = threading.Event()
-            with self.cancel.calling(stop.set):
-                stop.wait(seconds)
-        self.cancel.check()
