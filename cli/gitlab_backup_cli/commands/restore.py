@@ -21,7 +21,7 @@ from ..display import display
 from ..display.plan import header, notes, plan
 from ..output import columns, complain, write, write_json
 from ..session import Session  # noqa: TC001 - the signature is looked at when the command starts
-from ..text import bullets, duration, escape, plural, size
+from ..text import bullets, duration, escape, plural, size, wrap
 from .backup import ids
 from .listing import BackupIdArgument  # noqa: TC001 - likewise
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from ..display import Display
 
-_QUESTION = 'Type "yes" to restore. Anything else leaves everything as it is: '
+_QUESTION = 'Type "yes" to restore. Anything else leaves everything as it is:'
 
 
 class DatabaseStrategy(StrEnum):
@@ -176,13 +176,14 @@ class _Run:
 
     def _confirm(self, proposal: Proposal, instance: Instance, shown: Display) -> bool:
         if not self.ask:
-            shown.say(f"\n{header(proposal, instance)}{plan(proposal)}{notes(proposal, {})}")
+            width = columns(sys.stderr if self.json else sys.stdout)
+            shown.say(f"\n{header(proposal, instance)}{plan(proposal, width)}{notes(proposal, {}, width)}")
             return True
         width = columns(sys.stderr)
         # The warnings of the checks are on screen, but for `--quiet`.
         warnings = self.warnings if self.quiet else {}
         text = f"\n{header(proposal, instance)}{plan(proposal, width)}{notes(proposal, warnings, width)}\n"
-        complain(text + _QUESTION)
+        complain(f"{text}{wrap(_QUESTION, width, indent=0).rstrip()} ")
         try:
             with self.session.signals.waiting():
                 # Bytes: whatever is typed is an answer, and only one of them is yes.

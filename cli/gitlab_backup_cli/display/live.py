@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from gitlab_backup.events import (
@@ -67,13 +67,14 @@ class LiveDisplay:
     def __init__(self, stream: TextIO) -> None:
         self._console = Console(file=stream, highlight=False, markup=False, emoji=False)
         unicode = (self._console.encoding or "").lower().startswith("utf")
+        # On a narrow screen, how fast it goes matters less than that every component keeps to its line.
+        wide = self._console.width >= _WIDE
         self._progress = Progress(
             SpinnerColumn("dots" if unicode else "line"),
-            TextColumn("{task.description}", markup=False),
-            _Amount(),
-            _Rate(),
-            TimeElapsedColumn(),
-            _State(),
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
+            _Amount(table_column=Column(no_wrap=True)),
+            *((_Rate(), TimeElapsedColumn()) if wide else ()),
+            _State(table_column=Column(no_wrap=True)),
             console=self._console,
             transient=True,
             # What others print stays theirs: standard output may be a document.

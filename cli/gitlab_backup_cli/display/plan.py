@@ -17,7 +17,7 @@ def header(proposal: Proposal, instance: Instance) -> str:
     """Return which backup will replace what is where."""
     return (
         f"The backup {escape(proposal.backup_id)} replaces this\n"
-        f"of GitLab {escape(instance.gitlab_version)} in {escape(str(instance.root))}:\n"
+        f"in GitLab {escape(instance.gitlab_version)} at {escape(str(instance.root))}:\n"
     )
 
 
