@@ -161,6 +161,15 @@ def test_question(
     assert ("\nerror: " in text[question:]) == unchanged
 
 
+def test_a_narrow_screen(program: Program, backup: Backup) -> None:
+    """Everything that is said before the answer keeps to the width of the screen; only a name that is longer does not."""
+    _, written = on_terminal(program.having(TERM="dumb"), "restore", "all", backup.id, columns=40, answer=b"no\n")
+    start, end = written.index(f"The backup {backup.id}"), written.index("as it is: ")
+    lines = written[start:end].splitlines()[2:]
+    assert [] == [line for line in lines if len(line) > 40 and " " in line.removeprefix("  - ").strip()]
+    assert ['Type "yes" to restore. Anything else', "leaves everything "] == lines[-2:]
+
+
 def test_question_of_a_quiet_restore(program: Program, backup: Backup) -> None:
     """`--quiet` is no consent: what will be replaced is said, and asked, and nothing else."""
     status, written = on_terminal(program.having(TERM="dumb"), "restore", "all", backup.id, "--quiet", answer=b"yes\n")
