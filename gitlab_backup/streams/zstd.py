@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
     from .sink import Sink
 
-_PIECE: Final = 1 << 13
-"""Bytes that are decompressed at once. The library cannot bound what comes out, so what goes in is kept small."""
+_PIECE: Final = 1 << 11
+"""Bytes that are decompressed at once. The library cannot bound what comes out (32 KiB of each of them, when a block of
+128 KiB takes four), so what goes in is kept small."""
 _MAX_WINDOW: Final = 1 << 27
 """Bytes of history that a frame may ask for: what `zstd -d` accepts (zstd manual, `--memory`)."""
 

@@ -7,6 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gitlab_backup.archivers.database.sql import DumpReader, Statement
+from gitlab_backup.errors import CorruptStreamError
 from tests.archivers.test_dump_scanner import TABLES, TEXTS, dump_of
 
 
@@ -101,9 +102,18 @@ def test_statements_end_where_they_end(sql: str, expected: list[str] | None) -> 
 
 
 def test_only_lines_between_statements_are_commands() -> None:
-    """A backslash inside a statement, a comment or rows is text."""
-    dump = b"/*\n\\! a\n*/\nSELECT '\n\\! b\n';\nCOPY t (a) FROM stdin;\n\\! c\n\\.\n\\! d\n"
+    """A backslash inside a string, a comment or rows is text; anywhere else, psql takes what follows as a command."""
+    dump = b"/*\n\\! a\n*/\nSELECT '\n\\! b\n' \\! e\n;\nCOPY t (a) FROM stdin;\n\\! c\n\\.\n\\! d\n"
     found, _ = read(dump, [7])
     lines = [entry[0] for kind, entry in found if kind == "line"]  # type: ignore[index]
-    assert [b"\\! d"] == lines
+    assert [b"\\! e", b"\\! d"] == lines
     assert ("rows", b"\\! c\n") in found
+
+
+def test_what_never_ends_is_no_statement() -> None:
+    """Memory does not grow with what the dump says: a line, or many lines, without a semicolon end as an error."""
+    for piece in (b"x" * (1 << 20), b"x\n" * (1 << 19)):
+        reader = DumpReader(Collecting())
+        reader.feed(b"SELECT 1;\n" + piece * 63)
+        with pytest.raises(CorruptStreamError, match=r"line 2 \(byte 10\) is too long"):
+            reader.feed(piece * 2)

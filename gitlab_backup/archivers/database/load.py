@@ -10,9 +10,10 @@ from attrs import define, field, frozen
 
 from ...errors import ComponentError, CorruptStreamError
 from ...instance.postgres import where
+from .allowed import FRAMES, objection_to, objection_to_line
 from .scanner import DumpFrame
 from .server import LOCKS_HINT, in_words
-from .sql import DumpReader
+from .sql import DumpReader, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from .sql import Statement
 
 _PIECE: Final = 1 << 20
-_SHOWN: Final = 200
 
 _INSUFFICIENT_PRIVILEGE: Final = "42501"
 _UNDEFINED_OBJECT: Final = "42704"
@@ -114,18 +114,6 @@ server's error code, never to the words of a message. The list is of what GitLab
 standard error (`lib/backup/database.rb`, `IGNORED_ERRORS`), narrowed to the statements that cause it."""
 
 _SAVEPOINT: Final = "gitlab_backup_statement"
-# pg_dump puts large objects between these two, and nothing else (`pg_backup_archiver.c`, `StartRestoreLOs`).
-_FRAMES: Final = frozenset({b"BEGIN", b"COMMIT"})
-# In a transaction of ours, any of these would end it; and none is in a dump.
-_TRANSACTION: Final = re.compile(
-    rb"(?:ABORT|BEGIN|COMMIT|END|PREPARE\s+TRANSACTION|RELEASE|ROLLBACK|SAVEPOINT|START)\b", re.IGNORECASE
-)
-_COPY: Final = re.compile(rb"COPY\b", re.IGNORECASE)
-# The only commands to psql that pg_dump writes (since the minor releases of August 2025): they fence off the
-# others. All others can do anything that the caller of psql can (CVE-2025-8714), and none is ever run here.
-_FENCE: Final = re.compile(rb"\\(?:un)?restrict [A-Za-z0-9]+\Z")
-# Strings may be anything: a password, a row of INSERT.
-_STRING: Final = re.compile(r"'(?:[^']|'')*(?:'|\Z)")
 _COPY_LINE: Final = re.compile(r"^COPY .*?, line (\d+)", re.MULTILINE)
 
 
@@ -178,25 +166,20 @@ class Loader(DumpFrame):
     def line(self, line: bytes, number: int, offset: int) -> None:
         """Pass over a comment; refuse a command to psql."""
         super().line(line, number, offset)
-        if line.startswith(b"\\") and not _FENCE.match(line):
-            raise self._hostile("a command to psql", line, number, offset)
+        if objection := objection_to_line(line):
+            raise self._hostile(objection, line, number, offset)
 
     def statement(self, statement: Statement) -> None:
         """Run a statement, unless it is one that is not to be run."""
         self.cancel.check()
         self.closed = False
-        text, place = statement.text, (statement.text, statement.line, statement.offset)
-        if b"\0" in text:
-            raise self._hostile("a zero byte", *place)
+        text = statement.text
+        if objection := objection_to(statement):
+            raise self._hostile(objection, text, statement.line, statement.offset)
         if statement.copies_into is not None:
             self._copying = _Copy(self, statement)
             return
-        if _COPY.match(text):
-            # From a file or a program of the server.
-            raise self._hostile("a COPY of something else than its own rows", *place)
-        if _TRANSACTION.match(text):
-            if text not in _FRAMES:
-                raise self._hostile("a transaction of its own", *place)
+        if text in FRAMES:
             if self.connection.autocommit:
                 self.run(statement)
             return
@@ -232,7 +215,7 @@ class Loader(DumpFrame):
             # Not "from error": what psycopg shows has the values of the row in it.
             raise ComponentError(
                 f"{where(self.database)}: {self.name}, line {statement.line} (byte {statement.offset}): "
-                f"{_shown(statement.text)}{at}: {in_words(error)}",
+                f"{shown(statement.text)}{at}: {in_words(error)}",
                 hint=LOCKS_HINT if error.sqlstate == _OUT_OF_MEMORY else hint,
             ) from None
 
@@ -263,7 +246,7 @@ class Loader(DumpFrame):
                 if error.sqlstate == _UNDEFINED_OBJECT and not self._lacks_role(statement.text):
                     raise
                 if exception.told:
-                    self.warn(f"{self.database.name}: not done: {_shown(statement.text)}: {exception.reason}")
+                    self.warn(f"{self.database.name}: not done: {shown(statement.text)}: {exception.reason}")
             if savepoint:
                 self._execute(b"RELEASE SAVEPOINT " + _SAVEPOINT.encode())
 
@@ -286,7 +269,7 @@ class Loader(DumpFrame):
 
     def _hostile(self, what: str, text: bytes, number: int, offset: int) -> CorruptStreamError:
         return CorruptStreamError(
-            f"{self.name} holds {what} at line {number} (byte {offset}): {_shown(text)}",
+            f"{self.name} holds {what} at line {number} (byte {offset}): {shown(text)}",
             hint="pg_dump writes no such line. Do not trust this dump.",
         )
 
@@ -318,8 +301,3 @@ class _Copy:
         error = CorruptStreamError("the rows end early")
         with suppress(Exception):  # the first error counts, and is being raised
             self._context.__exit__(CorruptStreamError, error, None)
-
-
-def _shown(text: bytes) -> str:
-    line = _STRING.sub("'…'", text.split(b"\n", 1)[0].decode("utf-8", "backslashreplace"))
-    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"

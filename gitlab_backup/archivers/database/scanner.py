@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from .sql import DumpReader
+from .allowed import objection_to, objection_to_line
+from .sql import DumpReader, shown
 
 if TYPE_CHECKING:
     from ...streams.sink import Buffer, Sink
@@ -41,6 +42,8 @@ class DumpScanner(DumpFrame):
         super().__init__()
         self.rows: dict[str, int] = {}
         """How many rows each table has, by its name as pg_dump writes it: with schema, quoted where SQL needs it."""
+        self.objection: str | None = None
+        """The first thing in it that no restore may run, and where, if any."""
         self._reader = DumpReader(self)
         self._table = ""
         self._first = 0  # the number of lines before the rows of that table
@@ -69,9 +72,15 @@ class DumpScanner(DumpFrame):
         """Take the next piece."""
         self._reader.feed(data)
 
+    def line(self, line: bytes, number: int, offset: int) -> None:
+        """Take note of the frame, and of a command to psql."""
+        super().line(line, number, offset)
+        self._object(objection_to_line(line), line, number, offset)
+
     def statement(self, statement: Statement) -> None:
         """Take note of the table whose rows follow."""
         self.closed = False
+        self._object(objection_to(statement), statement.text, statement.line, statement.offset)
         if statement.copies_into is not None:
             self._table, self._first = statement.copies_into, self._reader.lines
             self.rows.setdefault(self._table, 0)
@@ -82,6 +91,10 @@ class DumpScanner(DumpFrame):
     def end_of_rows(self) -> None:
         """Count the rows of the table, without the line that ends them."""
         self.rows[self._table] += self._reader.lines - self._first - 1
+
+    def _object(self, what: str | None, text: bytes, number: int, offset: int) -> None:
+        if what is not None and self.objection is None:
+            self.objection = f"{what} at line {number} (byte {offset}): {shown(text)}"
 
 
 class ScanningSink:

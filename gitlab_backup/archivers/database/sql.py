@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from attrs import frozen
 
+from ...errors import CorruptStreamError
+
 if TYPE_CHECKING:
     from ...streams.sink import Buffer
 
@@ -19,18 +21,26 @@ _TOKEN: Final = re.compile(
     rb"""(?P<dollar> (?<![\w$\x80-\xff]) \$ (?:[A-Za-z_\x80-\xff][\w\x80-\xff]*)? \$ )
        | (?P<escape> (?<![\w$\x80-\xff]) [eE]' )
        | (?P<word> (?<![\w$\x80-\xff]) (?:BEGIN|CASE|END) (?![\w$\x80-\xff]) )
-       | ['";()] | -- | /\* """,
+       | ['";()\\] | -- | /\* """,
     re.VERBOSE | re.IGNORECASE,
 )
 # Of a string with escapes: two quotes and an escaped byte belong to it, a lone quote ends it.
 _ESCAPED: Final = re.compile(rb"''|\\.|'")
 _END_OF_COMMENT: Final = b"*/"
 _COMMENT: Final = re.compile(rb"/\*|\*/")
-_NAME: Final = rb'(?:"(?:[^"]|"")*"|[^\s".(]+)'
-_COPY: Final = re.compile(rb"COPY (" + _NAME + rb"(?:\." + _NAME + rb")?) .*FROM stdin\Z", re.DOTALL)
+_NAME: Final = rb'(?:"(?:[^"]|"")+"|[A-Za-z_\x80-\xff][\w$\x80-\xff]*)'
+# Exactly as pg_dump writes it. "FROM stdin" can also end a COPY from a program: … WHERE a IS DISTINCT FROM stdin.
+_COPY: Final = re.compile(
+    rb"COPY (" + _NAME + rb"(?:\." + _NAME + rb")?) +(?:\(" + _NAME + rb"(?:, " + _NAME + rb")*\) +)?FROM stdin\Z"
+)
 # The body of an SQL-standard function holds semicolons: psql counts BEGIN, CASE and END only in these
 # statements (PostgreSQL, `src/fe_utils/psqlscan.l`, begin_depth).
 _ROUTINE: Final = re.compile(rb"CREATE\s+(?:OR\s+REPLACE\s+)?(?:FUNCTION|PROCEDURE)\b", re.IGNORECASE)
+_LONGEST: Final = 64 << 20
+"""Bytes of a statement, which has to be held in memory: far above the definition of any function or view."""
+_SHOWN: Final = 200
+# Strings may be anything: a password, a row of INSERT.
+_STRING: Final = re.compile(r"'(?:[^']|'')*(?:'|\Z)")
 
 
 @frozen
@@ -64,7 +74,10 @@ class DumpHandler(Protocol):
         """Take note that the rows are complete."""
 
     def line(self, line: bytes, number: int, offset: int) -> None:
-        """Take a line between statements: a comment, or a command to psql (it begins with a backslash)."""
+        """Take a line between statements: a comment, or a command to psql (it begins with a backslash).
+
+        A command to psql in the middle of a statement is one, too: psql looks for them anywhere outside of strings.
+        """
 
 
 class DumpReader:
@@ -86,6 +99,7 @@ class DumpReader:
         self._line: list[bytes] = []  # the pieces of a line of SQL that is not complete
         self._line_offset = 0
         self._text: list[bytes] = []  # the lines of a statement that is not complete
+        self._length = 0  # bytes of those two
         self._begun: tuple[int, int] | None = None  # line and offset of that statement
         self._inside: bytes | None = None  # what ends the string, name or comment that the text is in
         self._escapes = False  # whether a backslash means something in that string
@@ -106,7 +120,7 @@ class DumpReader:
         return f"byte {self.size}, line {self.lines + 1}{within}"
 
     def feed(self, data: Buffer) -> None:
-        """Take the next piece."""
+        """Take the next piece. Raises `CorruptStreamError` for a statement that is longer than can be."""
         chunk = data if isinstance(data, bytes) else bytes(data)
         offset = self.size - len(self._held)
         self.size += len(chunk)
@@ -155,11 +169,13 @@ class DumpReader:
             self._line_offset = offset + position
         if end < 0:
             self._line.append(chunk[position:])
+            self._hold(len(chunk) - position)
             return len(chunk)
         line = chunk[position:end]
         if self._line:
             line = b"".join((*self._line, line))
             self._line.clear()
+            self._length -= len(line) - (end - position)
         self.lines += 1
         if self._begun is None and self._inside is None and (not line or line.startswith((b"--", b"\\"))):
             self._handler.line(line, self.lines, self._line_offset)
@@ -181,10 +197,21 @@ class DumpReader:
                 position = token.end()
                 if token.group() == b";" and self._parentheses == 0 and self._bodies == 0:
                     self._end_statement(line[start : token.start()], last=not line[position:].strip())
+                elif token.group() == b"\\":
+                    self._handler.line(line[token.start() :], self.lines, self._line_offset)
                 else:
                     self._note(token, line[start : token.start()])
         if self._begun is not None:
             self._text.append(line[start:] + b"\n")
+            self._hold(len(line) - start + 1)
+        else:
+            self._length = 0
+
+    def _hold(self, size: int) -> None:
+        self._length += size
+        if self._length > _LONGEST:
+            line, offset = self._begun or (self.lines + 1, self._line_offset)
+            raise CorruptStreamError(f"what begins at line {line} (byte {offset}) is too long to be a statement")
 
     def _skip_to_statement(self, line: bytes, position: int) -> int:
         """Pass over space and comments, which belong to no statement, and begin the next one."""
@@ -246,6 +273,7 @@ class DumpReader:
         copy = _COPY.match(text) if last and text.startswith(b"COPY ") else None
         copies_into = copy.group(1).decode("utf-8", "backslashreplace") if copy else None
         self._text.clear()
+        self._length = 0
         self._begun = None
         self._parentheses = self._bodies = 0
         if text == b"SET standard_conforming_strings = off":
@@ -253,3 +281,9 @@ class DumpReader:
         self._handler.statement(Statement(text, line, offset, copies_into))
         self.table = copies_into
         self._at_line_start = True
+
+
+def shown(text: bytes) -> str:
+    """Return the first line of a statement, without what its strings say, for a message."""
+    line = _STRING.sub("'…'", text.split(b"\n", 1)[0].decode("utf-8", "backslashreplace"))
+    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"

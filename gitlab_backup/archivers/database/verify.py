@@ -43,8 +43,9 @@ def _verify_dump(job: VerifyJob, path: str, details: Mapping[str, object]) -> No
         with job.open_stream(path) as stream:
             while piece := stream.read(_PIECE):
                 job.cancel.check()
-                if zero < 0 and (at := piece.find(b"\0")) >= 0:
+                if (at := piece.find(b"\0")) >= 0:
                     zero = scanner.size + at
+                    break
                 scanner.feed(piece)
     except StreamError as error:
         job.damaged(path, f"{error.message} (in the dump: {scanner.place})")
@@ -53,6 +54,8 @@ def _verify_dump(job: VerifyJob, path: str, details: Mapping[str, object]) -> No
         job.damaged(path, f"holds a zero byte, which no dump has, at byte {zero} of the dump")
     elif not scanner.opened:
         job.damaged(path, "is not a plain dump of pg_dump: it does not begin like one")
+    elif scanner.objection is not None:
+        job.damaged(path, f"holds {scanner.objection}")
     elif not scanner.complete:
         job.damaged(path, f"is cut short: it ends at {scanner.place}, without the closing line of pg_dump")
     elif "rows" in details:
