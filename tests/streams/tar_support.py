@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import stat
 import subprocess
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ from attrs import define, field
 
 from gitlab_backup.streams.cancel import Cancellation
 from gitlab_backup.streams.tar import Member, TarReader, TarReport, write_tree
+from gitlab_backup.streams.tar import extract as extract_ours
+from gitlab_backup.streams.tar.clone import clone as system_clone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -41,6 +44,18 @@ class ListSink:
         self.ended = self.ended or "aborted"
 
 
+def when(needle: bytes, action: Callable[[], object], *, times: int = 1) -> ListSink:
+    """Return a sink that acts when it is handed something that ends with `needle` in it."""
+    left = [times]
+
+    def seen(tail: bytes) -> None:
+        if left[0] and needle in tail[-(1 << 20) - 2048 :]:
+            left[0] -= 1
+            action()
+
+    return ListSink(seen)
+
+
 def no_pause(seconds: float) -> None:
     """Do not wait."""
 
@@ -53,6 +68,7 @@ def archive(
     exclude_everywhere: Collection[bytes] = (),
     pause: Callable[[float], None] = no_pause,
     cancel: Cancellation | None = None,
+    clone: Callable[[int, int], int | None] = system_clone,
 ) -> tuple[bytes, TarReport]:
     """Archive a tree in memory."""
     sink = sink or ListSink()
@@ -65,6 +81,7 @@ def archive(
             exclude=exclude,
             exclude_everywhere=exclude_everywhere,
             pause=pause,
+            clone=clone,
         )
     finally:
         os.close(root)
@@ -91,6 +108,29 @@ def extract(data: bytes, target: Path, *, program: str = "tar", locale: str = "C
     # A clock is no business of these tests: dates before 1970 are in them.
     complaints = [] if b"implausibly old time stamp" in done.stderr else [done.stderr]
     assert (0, [b""]) == (done.returncode, complaints or [b""])
+
+
+def extracted_differences(data: bytes, tree: Path, directory: Path, *, times: bool = True) -> list[str]:
+    """Extract an archive with GNU tar, with bsdtar if it is there, and with our own; say what differs from `tree`."""
+    for program in ("tar", "bsdtar"):
+        if shutil.which(program):
+            extract(data, directory / f"by-{program}", program=program)
+    (directory / "by-us").mkdir()
+    root = os.open(directory / "by-us", os.O_RDONLY)
+    try:
+        extracted = extract_ours(io.BytesIO(data), root, cancel=Cancellation())
+    finally:
+        os.close(root)
+    assert len(list(TarReader(io.BytesIO(data)))) == extracted.members
+    expected = describe(tree, times=times)
+    lines = []
+    for found in sorted(directory.glob("by-*")):
+        actual = describe(found, times=times)
+        if found.name == "by-bsdtar":  # which leaves the time of the directory it extracts into alone
+            actual[b"."] = expected[b"."]
+        names = sorted(expected.keys() | actual.keys())
+        lines += [f"{found.name}: {name!r}" for name in names if expected.get(name) != actual.get(name)]
+    return lines
 
 
 def describe(tree: Path, *, times: bool = True) -> dict[bytes, tuple[object, ...]]:

@@ -17,25 +17,13 @@ import pytest
 from gitlab_backup.errors import CancelledError, StreamError
 from gitlab_backup.streams.cancel import Cancellation
 
-from .tar_support import ListSink, archive, contents, describe, extract
+from .tar_support import archive, contents, describe, extract, extracted_differences, when
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
 BIG = 3 << 20
-
-
-def _when(needle: bytes, action: Callable[[], object], *, times: int = 1) -> ListSink:
-    # A sink that acts when it has been handed something that ends with `needle` in it.
-    left = [times]
-
-    def seen(tail: bytes) -> None:
-        if left[0] and needle in tail[-(1 << 20) - 2048 :]:
-            left[0] -= 1
-            action()
-
-    return ListSink(seen)
 
 
 def _append(path: Path) -> None:
@@ -59,10 +47,9 @@ def test_a_file_that_changes_once_is_written_again(tmp_path: Path, change: Calla
     (tree / "d/big").write_bytes(b"A" * BIG)
     (tree / "d/later").write_bytes(b"later")
     (tree / "e").hardlink_to(tree / "d/big")
-    data, report = archive(tree, _when(b"A" * 1000, lambda: change(tree / "d/big")))
+    data, report = archive(tree, when(b"A" * 1000, lambda: change(tree / "d/big")))
     assert (1, 0, 0) == (report.rewritten, report.changed_count, report.unreadable_count)
-    extract(data, tmp_path / "out")
-    assert describe(tree) == describe(tmp_path / "out")
+    assert [] == extracted_differences(data, tree, tmp_path)
     assert (tree / "d/big").read_bytes() == contents(data)[b"./d/big"][1]
 
 
@@ -70,7 +57,7 @@ def test_a_file_that_never_holds_still_is_named(tmp_path: Path) -> None:
     """After three tries with growing pauses the file is named with both sizes; the archive stays valid."""
     (tmp_path / "busy").write_bytes(b"A" * BIG)
     pauses: list[float] = []
-    sink = _when(b"A" * 1000, lambda: _append(tmp_path / "busy"), times=10**6)
+    sink = when(b"A" * 1000, lambda: _append(tmp_path / "busy"), times=10**6)
     data, report = archive(tmp_path, sink, pause=pauses.append)
     assert (0, 1, ["busy"]) == (report.rewritten, report.changed_count, [c.name[2:] for c in report.changed])
     assert report.changed[0].sizes[0] < report.changed[0].sizes[1]
@@ -86,7 +73,7 @@ def test_a_file_that_changes_and_vanishes_is_named(tmp_path: Path) -> None:
     (tmp_path / "big").write_bytes(b"A" * BIG)
     path = tmp_path / "big"
     data, report = archive(
-        tmp_path, _when(b"A" * 1000, lambda: _append(path)), pause=lambda _: path.unlink(missing_ok=True)
+        tmp_path, when(b"A" * 1000, lambda: _append(path)), pause=lambda _: path.unlink(missing_ok=True)
     )
     assert (1, 1) == (report.vanished, report.changed_count)
     assert BIG == len(contents(data)[b"./big"][1])
@@ -95,7 +82,7 @@ def test_a_file_that_changes_and_vanishes_is_named(tmp_path: Path) -> None:
 def test_a_file_that_is_removed_while_it_is_read_is_whole(tmp_path: Path) -> None:
     """Removing a file does not change what is read from it: nothing is wrong."""
     (tmp_path / "big").write_bytes(b"A" * BIG)
-    data, report = archive(tmp_path, _when(b"A" * 1000, (tmp_path / "big").unlink))
+    data, report = archive(tmp_path, when(b"A" * 1000, (tmp_path / "big").unlink))
     assert 0 == report.changed_count
     assert b"A" * BIG == contents(data)[b"./big"][1]
 
@@ -107,7 +94,7 @@ def test_links_to_a_file_that_changes_between_them(tmp_path: Path) -> None:
     (tree / "a").write_bytes(b"old")
     (tree / "b").write_bytes(b"A" * BIG)
     (tree / "c").hardlink_to(tree / "a")
-    data, _ = archive(tree, _when(b"A" * 1000, lambda: (tree / "a").write_bytes(b"new and longer")))
+    data, _ = archive(tree, when(b"A" * 1000, lambda: (tree / "a").write_bytes(b"new and longer")))
     extract(data, tmp_path / "out")
     assert describe(tree) == describe(tmp_path / "out")
 
@@ -124,7 +111,7 @@ def test_what_vanishes_is_counted(tmp_path: Path) -> None:
         (tmp_path / "c").rmdir()
         (tmp_path / "d").unlink()
 
-    data, report = archive(tmp_path, _when(b"A" * 1000, remove))
+    data, report = archive(tmp_path, when(b"A" * 1000, remove))
     assert (3, 0, 0) == (report.vanished, report.unreadable_count, report.changed_count)
     assert {b"./", b"./a"} == set(contents(data))
 
@@ -146,7 +133,7 @@ def test_a_swapped_directory_is_never_followed(tmp_path: Path) -> None:
         (tree / "c").unlink()
         (tree / "c").symlink_to(secret / "key")
 
-    data, report = archive(tree, _when(b"A" * 1000, swap))
+    data, report = archive(tree, when(b"A" * 1000, swap))
     assert b"SECRET" not in data
     assert 0 == report.unreadable_count
     extract(data, tmp_path / "out")
@@ -167,7 +154,7 @@ def test_a_directory_moved_during_its_walk(tmp_path: Path) -> None:
         (tree / "d").rename(tree / "moved")
         (tree / "d").symlink_to(secret)
 
-    data, _ = archive(tree, _when(b"A" * 1000, move))
+    data, _ = archive(tree, when(b"A" * 1000, move))
     assert b"SECRET" not in data
     assert b"mine" == contents(data)[b"./d/z"][1]
 
@@ -187,7 +174,7 @@ def test_kinds_that_replace_each_other(tmp_path: Path) -> None:
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(os.path.relpath(tmp_path / "d"))
 
-    data, report = archive(tmp_path, _when(b"A" * 1000, replace))
+    data, report = archive(tmp_path, when(b"A" * 1000, replace))
     assert {b"./", b"./a", b"./b", b"./c/", b"./c/inner"} == set(contents(data))
     assert ("./d",) == report.sockets
 
@@ -228,7 +215,7 @@ def test_a_cancelled_run_aborts(tmp_path: Path) -> None:
     """A cancellation in the middle of a file ends the run, and the sink is given up."""
     (tmp_path / "big").write_bytes(b"A" * BIG)
     cancel = Cancellation()
-    sink = _when(b"A" * 1000, cancel.request)
+    sink = when(b"A" * 1000, cancel.request)
     with pytest.raises(CancelledError):
         archive(tmp_path, sink, cancel=cancel)
     assert "aborted" == sink.ended
@@ -241,7 +228,7 @@ def test_an_error_of_the_sink_is_not_one_of_a_file(tmp_path: Path) -> None:
     def full() -> None:
         raise OSError(28, "No space left on device")
 
-    sink = _when(b"A" * 1000, full)
+    sink = when(b"A" * 1000, full)
     with pytest.raises(StreamError, match="No space left"):
         archive(tmp_path, sink)
     assert "aborted" == sink.ended
