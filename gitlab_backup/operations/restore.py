@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 from attrs import define, field, frozen
 
 from ..archivers.base import RestoreOptions
-from ..archivers.registry import archiver_for
-from ..components import select
+from ..archivers.registry import archiver_for, archiver_that_made
+from ..components import Holder, select
 from ..errors import DamagedError, ExitStatus, GitLabBackupError, RefusedError, RestoreFailedError, UsageError
 from ..events import Noticed, OperationFinished, OperationStarted, Status, ignore
+from ..manifest import FILE_NAME as MANIFEST_NAME
 from ..manifest import ComponentRecord
 from ..store import BackupStore
 from ..streams.cancel import Cancellation
+from ..streams.codec import codec_that_made
 from ..streams.files import free_bytes
 from .contents import Contents, Documents
 from .journal import JOURNAL_NAME, Entry, Journal, Phase, Step, finish, recover, restore_job, settle
@@ -265,6 +267,7 @@ def _check(path: Path, instance: Instance, choice: RestoreChoice, tell: Telling,
     notes = _check_version(documents.metadata, instance, force=choice.force_version)
     components, left = _selected(contents, documents.manifest, choice)
     notes += left
+    _check_plugins(components, contents, documents)
     if choice.verify:
         chosen = {component.id for component in components}
         found = verify(path, only=chosen, jobs=choice.jobs, observer=tell, cancel=cancel)
@@ -302,6 +305,18 @@ def _check(path: Path, instance: Instance, choice: RestoreChoice, tell: Telling,
     archivers = {step.job.component.id: step.archiver.name for step in steps}
     proposal = Proposal(backup_id=path.name, path=path, plans=plans, archivers=archivers, notes=tuple(notes))
     return _Run(choice, proposal, steps, tallies, tell, stop)
+
+
+def _check_plugins(components: list[Component], contents: Contents, documents: Documents) -> None:
+    """Raise `PluginError` where an archiver or the codec of the backup is not there: that is no damage of it."""
+    manifest, checksums = documents.manifest, documents.checksums
+    if manifest is None or checksums is None or checksums.get(MANIFEST_NAME) != contents.digests.get(MANIFEST_NAME):
+        return  # what the manifest says is not to be believed
+    for component in components:
+        if (record := record_of(component, manifest)) is not None:
+            archiver_that_made(component, record.archiver)
+    if any(component.holder is not Holder.STORAGES for component in components):
+        codec_that_made(manifest.compression.codec)
 
 
 def _damaged(path: Path, problems: list[str]) -> DamagedError:
