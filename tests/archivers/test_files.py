@@ -17,6 +17,7 @@ from gitlab_backup.errors import CancelledError, ComponentError
 from gitlab_backup.instance.model import Directory, Instance
 from gitlab_backup.streams.cancel import Cancellation
 from gitlab_backup.streams.codec import codec_for, codec_named
+from tests.support.accounts import closed_directory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -155,6 +156,15 @@ def test_a_missing_directory_is_an_error(tree: Path, backup: Path) -> None:
     assert caught.value.hint
     assert [] == list(backup.iterdir())
     assert FilesArchiver().left_out(UPLOADS, _instance(tree / "nowhere")) == "uploads is missing"
+
+
+def test_a_directory_that_may_not_be_read_is_an_error(backup: Path) -> None:
+    """It fails the component, with its path, the reason and a hint: an empty archive would look like a backup of it."""
+    with closed_directory(0o000) as directory, pytest.raises(ComponentError, match="closed cannot be read") as caught:
+        _back_up(directory, backup)
+    assert "Permission denied" in caught.value.message
+    assert "--skip uploads" in str(caught.value.hint)
+    assert [] == list(backup.iterdir())
 
 
 def test_a_cancelled_archive_leaves_nothing(tree: Path, backup: Path) -> None:

@@ -162,7 +162,7 @@ def test_question(
 
 
 def test_a_narrow_screen(program: Program, backup: Backup) -> None:
-    """Everything that is said before the answer keeps to the width of the screen; only a name that is longer does not."""
+    """Everything that is said before the answer keeps to the width of the screen, but for a name that is longer."""
     _, written = on_terminal(program.having(TERM="dumb"), "restore", "all", backup.id, columns=40, answer=b"no\n")
     start, end = written.index(f"The backup {backup.id}"), written.index("as it is: ")
     lines = written[start:end].splitlines()[2:]

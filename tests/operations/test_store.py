@@ -13,6 +13,7 @@ import pytest
 
 from gitlab_backup import BackupStore, Metadata
 from gitlab_backup.errors import BackupNotFoundError, LockedError, StoreError
+from tests.support.accounts import closed_directory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,6 +110,25 @@ def test_a_backup_path_that_is_a_file(tmp_path: Path) -> None:
     with pytest.raises(StoreError):
         store.ids()
     assert (tmp_path / "backups").read_text() == "mine"
+
+
+@pytest.mark.parametrize("mode", [0o555, 0o000])
+def test_a_backup_path_that_may_not_be_written(mode: int) -> None:
+    """It is named with the reason, whether it may be looked at or not; the hint says what to look at."""
+    with closed_directory(mode) as directory:
+        store = BackupStore(directory)
+        with pytest.raises(StoreError) as caught, store.lock("backup"):
+            pytest.fail("what may not be written was locked")
+        assert f"the backup path {directory} cannot be used: Permission denied" == caught.value.message
+        assert "owner and mode" in str(caught.value.hint)
+
+
+def test_a_backup_path_that_may_not_be_made() -> None:
+    """Where the directory above may not be written, the backup path is named."""
+    with closed_directory(0o555) as directory:
+        store = BackupStore(directory / "backups")
+        with pytest.raises(StoreError, match="backups cannot be used: Permission denied"), store.lock("backup"):
+            pytest.fail("what cannot be was locked")
 
 
 def test_the_next_free_second(tmp_path: Path) -> None:

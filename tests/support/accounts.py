@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import os
 import pwd
-from typing import TypedDict
+import tempfile
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
 
 from attrs import frozen
+
+from gitlab_backup.instance.identity import account_of, acting_as
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class RunAs(TypedDict, total=False):
@@ -57,3 +65,20 @@ def unprivileged() -> Account:
         return Account.named("postgres")
     except KeyError:
         return Account.named("nobody")
+
+
+@contextmanager
+def closed_directory(mode: int) -> Iterator[Path]:
+    """Give a directory of that mode to a thread that has no more rights to it than the mode says, even as root."""
+    with tempfile.TemporaryDirectory(prefix="gitlab-backup-test-") as parent:
+        # Other directories of tests are out of reach for others, with all that is in them.
+        Path(parent).chmod(0o755)
+        directory = Path(parent) / "closed"
+        directory.mkdir()
+        directory.chmod(mode)
+        somebody = acting_as(account_of(unprivileged().name)) if is_root() else nullcontext()
+        try:
+            with somebody:
+                yield directory
+        finally:
+            directory.chmod(0o700)
