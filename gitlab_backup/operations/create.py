@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -18,7 +19,7 @@ from ..archivers.registry import archiver_for
 from ..checksums import FILE_NAME as CHECKSUMS_NAME
 from ..checksums import Checksums
 from ..components import COMPONENTS, Holder, select
-from ..errors import BackupFailedError, CancelledError, GitLabBackupError, RefusedError, UsageError
+from ..errors import BackupFailedError, CancelledError, ComponentError, GitLabBackupError, RefusedError, UsageError
 from ..events import Noticed, OperationFinished, OperationStarted, Status, ignore
 from ..manifest import FILE_NAME as MANIFEST_NAME
 from ..manifest import BackupStatus, ComponentRecord, Compression, Manifest, Tool
@@ -182,7 +183,16 @@ class _Work:
         self.item.archiver.prepare(self.job, resources)
 
     def back_up(self) -> None:
-        self.details = self.item.archiver.back_up(self.job)
+        details = self.item.archiver.back_up(self.job)
+        try:
+            plain = json.loads(json.dumps(details, allow_nan=False))
+        except (TypeError, ValueError) as error:
+            plain, problem = None, str(error)
+        else:
+            problem = "tuples and keys that are no strings are not"
+        if not isinstance(plain, dict) or plain != details:
+            raise ComponentError(f"the archiver {self.item.archiver.name} returned what is not JSON: {problem}")
+        self.details = details
 
     def discard(self) -> None:
         """Remove what a component that has failed has written so far."""
