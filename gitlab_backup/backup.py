@@ -162,6 +162,15 @@ class Backup:
             return BackupState.DAMAGED
         return BackupState.UNVERIFIED if manifest is None else BackupState(manifest.status.value)
 
+    @property
+    def partial(self) -> bool | None:
+        """Whether it was made with a selection; None where nothing tells. Never raises."""
+        try:
+            manifest = self.manifest
+        except DocumentError:
+            return None
+        return manifest.partial if manifest is not None else None
+
     @cached_property
     def size_bytes(self) -> int:
         """The sum of the sizes of its files, in bytes."""

@@ -28,6 +28,9 @@ MAX_SIZE = 64 << 20
 VERSION = 1
 """The version of the format. It rises when a field is added, removed or changes its meaning."""
 
+FILTER = "filter"
+"""The key of a component's details that says which part of it was to be backed up, where not all of it was."""
+
 _DIGEST = re.compile("[0-9a-f]{64}")
 _MAX_INTEGER = 2**63 - 1
 
@@ -177,8 +180,12 @@ class Manifest:
 
     @property
     def partial(self) -> bool:
-        """Whether it was made with a selection, so that it is not a backup of the whole instance."""
-        return {record.id for record in self.components} != set(self.selected)
+        """Whether it was made with a selection, so that it is not a backup of the whole instance.
+
+        Components may have been left out, or repositories. What was not there, or failed, does not count.
+        """
+        whole = {record.id for record in self.components} == set(self.selected)
+        return not whole or any(record.details.get(FILTER) for record in self.components)
 
     def component(self, component_id: str) -> ComponentRecord | None:
         """Return the record of a component; None where there is none."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, BinaryIO, ClassVar, Protocol
 from attrs import define, field, frozen
 
 from ..documents import JSON
+from ..manifest import FILTER
 from ..streams.files import FileSink, digest_in_place
 from ..streams.sink import CountingSink
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from ..components import Component
     from ..instance import Instance
+    from ..instance.selection import Selection
     from ..streams.cancel import Cancellation
     from ..streams.codec import Codec
     from ..streams.sink import Buffer, Sink
@@ -56,6 +58,18 @@ class RepositoryOptions:
     def filtered(self) -> bool:
         """Whether this leaves repositories out."""
         return bool(self.storages or self.paths or self.skip_paths)
+
+    @property
+    def selection(self) -> Selection:
+        """What this leaves of the repositories. Raises `UsageError` for what cannot be a path."""
+        from ..instance.selection import Selection
+
+        return Selection(storages=self.storages, paths=self.paths, skip_paths=self.skip_paths)
+
+    @property
+    def record(self) -> dict[str, JSON]:
+        """The details that say so in a manifest; empty where nothing is left out."""
+        return {FILTER: self.selection.to_record()} if self.filtered else {}
 
 
 @define(kw_only=True)

@@ -68,16 +68,20 @@ def archiver_for(
     *,
     asked: str | None = None,
     recorded: str | None = None,
+    server_side: bool = False,
 ) -> Archiver:
     """Return a new archiver for a component: the one that was `asked` for, or made it (`recorded`), else its usual one.
 
     For repositories it is the one that was asked for, else the one that `instance` calls for, whichever of the two made
-    the backup: both write the same layout. Raises `UsageError` where there is none of that name, or it is for other
-    components; `PluginError` where it is no good, or the one that made the backup is not there.
+    the backup: both write the same layout. A backup that is `server_side` only Gitaly has.
+
+    Raises `UsageError` where there is none of that name, or it is for other components; `PluginError` where it is no
+    good, or the one that made the backup is not there.
     """
     name = asked or recorded
     if component.holder is Holder.STORAGES and name in {None, *_OF_REPOSITORIES}:
-        return archiver_named(_for_repositories(evolve(options, archiver=asked or options.archiver), instance))
+        chosen = evolve(options, archiver=asked or options.archiver, server_side=server_side or options.server_side)
+        return archiver_named(_for_repositories(chosen, instance))
     if asked is None:
         return archiver_named(component.archiver) if recorded is None else archiver_that_made(component, recorded)
     if _WORKS_ON.get(asked, component.holder) is not component.holder:
@@ -105,8 +109,9 @@ def _for_repositories(options: RepositoryOptions, instance: Instance) -> str:
             asked = "gitaly" if options.server_side else "git"
     if options.server_side and asked != "gitaly":
         raise UsageError(
-            f"the archiver {asked} makes no server-side backups",
-            hint="Only Gitaly itself does: use the archiver gitaly, and give the storages a gitaly_address.",
+            f"the archiver {asked} neither makes nor restores server-side backups: they are in Gitaly's object storage",
+            hint="Use the archiver gitaly. It is the default where gitaly-backup is found and storages have a"
+            " gitaly_address.",
         )
     return asked
 

@@ -11,6 +11,8 @@ from ..errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from ..documents import JSON
+
 _KEYS: Final = ("storages", "paths", "skip_paths")
 
 
@@ -66,7 +68,7 @@ class Selection:
             parts.append(f"without those of {', '.join(self.skip_paths)}")
         return ", ".join(parts)
 
-    def to_record(self) -> dict[str, list[str]]:
+    def to_record(self) -> dict[str, JSON]:
         """Return it as a manifest keeps it."""
         return {key: list(getattr(self, key)) for key in _KEYS}
 

@@ -16,6 +16,7 @@ from attrs import define, field, frozen
 
 from ..archivers.base import BackupJob, RepositoryOptions
 from ..archivers.registry import archiver_for
+from ..archivers.wanted import check_selection
 from ..checksums import FILE_NAME as CHECKSUMS_NAME
 from ..checksums import Checksums
 from ..components import COMPONENTS, Holder, select
@@ -113,8 +114,10 @@ def plan(instance: Instance, chosen: CreateOptions) -> list[PlannedComponent]:
     """Say what a backup would contain, and why not more. Changes nothing.
 
     Raises `RefusedError` where the backup would swallow itself, `UsageError` or `PluginError` where an archiver cannot
-    be used.
+    be used, `UsageError` for storages and paths that there are not.
     """
+    if "repositories" in chosen.components:
+        check_selection(chosen.repositories.selection, instance)
     planned = []
     for component in COMPONENTS:
         asked = chosen.archivers.get(component.id)
@@ -152,6 +155,8 @@ def create(
             backup_id = str(staging.backup_id)
             active = tuple(item.component.id for item in planned if item.left_out is None)
             tell(OperationStarted("backup", backup_id, staging.target, active))
+            if "repositories" in active and (selection := chosen.repositories.selection):
+                tell(Noticed(f"this backup is partial: it has only repositories {selection}"))
             try:
                 run.components(cancel)
                 run.judge()

@@ -296,7 +296,11 @@ def _check(path: Path, instance: Instance, choice: RestoreChoice, tell: Telling,
             warn=tally.warn,
         )
         archiver = archiver_for(
-            component, choice.options.repositories, instance, recorded=record.archiver if record is not None else None
+            component,
+            choice.options.repositories,
+            instance,
+            recorded=record.archiver if record is not None else None,
+            server_side=(job.details or {}).get("server_side") is True,
         )
         plan = plans[component.id] = archiver.plan_restore(job)
         steps.append(Step(archiver, job, plan.facts))

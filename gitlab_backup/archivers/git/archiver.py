@@ -13,7 +13,7 @@ from attrs import define, field
 from ...errors import CancelledError, ComponentError, GitLabBackupError, ProgramError
 from ...streams.cancel import Cancellation
 from .back_up import Outcome, back_up_repository
-from .listing import Listing, storages_on_disk
+from .listing import Listing, listing_of, storages_on_disk
 from .program import Git
 from .restore import GitRestore
 from .targets import FAILED_PLACES
@@ -58,7 +58,7 @@ class GitArchiver:
         `ProgramNotFoundError`, `StreamError`, `CancelledError`.
         """
         git = Git.of(job.instance, jobs=job.jobs, cancel=job.cancel)
-        with closing(Listing.of(job.instance.databases[0], directory=job.root, cancel=job.cancel)) as listing:
+        with closing(listing_of(job)) as listing:
             storages = storages_on_disk(job.instance, listing.storages)
             work = _Work(job, git, storages, listing)
             for problem in listing.rejected:
@@ -75,9 +75,10 @@ class GitArchiver:
             "empty": work.outcomes[Outcome.EMPTY],
             "missing": work.outcomes[Outcome.MISSING],
             "failed": list(failed),
-            FAILED_PLACES: sorted(work.failed_places),
+            FAILED_PLACES: [*sorted(work.failed_places)],
             "git_version": git.version,
             "storages": dict(sorted(listing.storages.items())),
+            **job.repositories.record,
         }
 
     def verify(self, job: VerifyJob) -> None:

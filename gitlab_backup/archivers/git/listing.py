@@ -17,11 +17,13 @@ from .layout import RESERVED
 from .program import account_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from ...instance import Database, Instance, Storage
+    from ...instance.selection import Selection
     from ...streams.cancel import Cancellation
+    from ..base import BackupJob
 
 _IN_MEMORY: Final = 1 << 20
 
@@ -41,12 +43,17 @@ class Listing:
     _lock: threading.Lock = field(factory=threading.Lock)
 
     @classmethod
-    def of(cls, database: Database, *, directory: Path, cancel: Cancellation) -> Listing:
-        """List them. Raises `DatabaseError`, and `StreamError` where `directory` cannot hold the list."""
+    def of(
+        cls, database: Database, *, directory: Path, cancel: Cancellation, within: Iterable[Selection] = ()
+    ) -> Listing:
+        """List those that are in every selection of `within`.
+
+        Raises `DatabaseError`, and `StreamError` where `directory` cannot hold the list.
+        """
         file = tempfile.SpooledTemporaryFile(_IN_MEMORY, mode="w+", encoding="utf-8", dir=str(directory))  # noqa: SIM115
         listing = cls(file)
         try:
-            for repository in list_repositories(database, rejected=listing.rejected.append):
+            for repository in list_repositories(database, rejected=listing.rejected.append, within=within):
                 cancel.check()
                 listing.storages[repository.storage] += 1
                 file.write(json.dumps({**asdict(repository), "kind": repository.kind.value}) + "\n")
@@ -71,6 +78,15 @@ class Listing:
     def close(self) -> None:
         """Let go of it."""
         self._file.close()
+
+
+def listing_of(job: BackupJob) -> Listing:
+    """List what a backup is about. Raises what `Listing.of` does."""
+    chosen = job.repositories.selection
+    listing = Listing.of(job.instance.databases[0], directory=job.root, cancel=job.cancel, within=(chosen,))
+    if chosen and not listing.storages and not listing.rejected:
+        job.warn(f"there are no repositories {chosen}")
+    return listing
 
 
 def storages_on_disk(instance: Instance, listed: Counter[str]) -> dict[str, StorageOnDisk]:

@@ -142,12 +142,15 @@ class Place:
                 yield os.path.relpath(directory, top)
             below.sort()
 
-    def swap(self, belongs: Callable[[str], bool], cancel: Cancellation) -> None:
-        """Put everything that is staged into its place; move aside what was there, and what is not in the backup."""
+    def swap(self, belongs: Callable[[str], bool] | None, cancel: Cancellation) -> None:
+        """Put everything that is staged into its place, and move aside what was there, and all that does not belong.
+
+        Where `belongs` is None, everything does.
+        """
         planned = self._moves.with_suffix(".incomplete")
         with planned.open("x", encoding="ascii") as file:
-            for relative in self.repositories(cancel.check):
-                if not belongs(relative):
+            for relative in self.repositories(cancel.check) if belongs is not None else ():
+                if belongs is not None and not belongs(relative):
                     file.write(self._planned(relative, new=False).line())
             for relative, new in self._staged():
                 file.write(self._planned(relative, new=new).line())

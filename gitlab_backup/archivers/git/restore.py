@@ -11,7 +11,8 @@ import json
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 
@@ -21,11 +22,12 @@ from ...errors import CancelledError, ComponentError, GitLabBackupError, Program
 from ...streams.files import sync_tree
 from ...streams.process import run
 from ..base import RestorePlan
+from ..wanted import notes_on_selection, removes_others
 from .layout import OBJECT_FORMATS
-from .placing import GITALY, Place
+from .placing import GITALY, Place, is_repository
 from .program import Git, account_for
 from .rebuild import Builder
-from .targets import Targets, belongs, in_backup, storages_of
+from .targets import FAILED_PLACES, Targets, belongs, in_backup, storages_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -54,17 +56,13 @@ class GitRestore:
         targets = Targets.of(job)
         targets.check()
         storages, notes = storages_of(job, targets)
-        bundles = _sizes(job, storages)
+        bundles = _sizes(job, storages) if removes_others(job) else _wanted_sizes(targets)
+        notes += [*notes_on_selection(job), *targets.wanted.notes(partial(in_backup, job))]
         replaces, space, facts = [], [], {}
         for name, storage in storages.items():
             place = _planned(job, storage)
             facts[name] = _facts_of(place)
-            there, gone = 0, 0
-            for relative in place.repositories(job.cancel.check):
-                if in_backup(job, name, relative):
-                    there += 1
-                elif not belongs(job, name, relative):
-                    gone += 1
+            there, gone = _replaced(targets, name, place)
             count = len(targets.storages.get(name, ()))
             removed = f", and {gone:,} that are not in the backup are removed" if gone else ""
             replaces.append(
@@ -74,8 +72,8 @@ class GitRestore:
             space.append((storage.path, int(bundles.get(name, 0) * _GROWTH) + count * _LEAST))
             if place.kept is not None:
                 notes.append(f"the repositories of storage {name} are kept as {place.gitaly / place.kept}")
-        failed = (job.details or {}).get("failed")
-        if isinstance(failed, list) and failed:
+        failed = _not_in_it(targets)
+        if failed:
             notes.append(
                 f"{len(failed)} repositories could not be backed up at the time, and are left as they are:"
                 f" {'; '.join(str(problem) for problem in failed[:_NAMED])}"
@@ -117,8 +115,9 @@ class GitRestore:
 
     def swap(self, job: RestoreJob, facts: Mapping[str, JSON]) -> None:
         """Rename every old repository away and every new one into its place. Raises `OSError`, `StreamError`."""
+        removes = removes_others(job)
         for name, place in _places(facts).items():
-            place.swap(lambda relative, name=name: belongs(job, name, relative), job.cancel)  # type: ignore[misc]
+            place.swap(partial(belongs, job, name) if removes else None, job.cancel)
 
     def undo(self, facts: Mapping[str, JSON]) -> None:
         """Put back what `swap` has renamed, and remove what `stage` has built. Raises `ComponentError`, `OSError`."""
@@ -272,6 +271,44 @@ def _places(facts: Mapping[str, JSON]) -> dict[str, Place]:
         )
         for name, values in storages.items()
     }
+
+
+def _replaced(targets: Targets, name: str, place: Place) -> tuple[int, int]:
+    """Return how many repositories of a storage are replaced, and how many are removed."""
+    job = targets.job
+    if not removes_others(job):
+        return sum(is_repository(place.storage / relative) for relative, _ in targets.storages.get(name, ())), 0
+    there, gone = 0, 0
+    for relative in place.repositories(job.cancel.check):
+        if in_backup(job, name, relative):
+            there += 1
+        elif not belongs(job, name, relative):
+            gone += 1
+    return there, gone
+
+
+def _not_in_it(targets: Targets) -> list[JSON]:
+    """Return the repositories that could not be backed up, of those that are wanted."""
+    details = targets.job.details or {}
+    failed, places = details.get("failed"), details.get(FAILED_PLACES)
+    if targets.wanted.selection:
+        failed = [
+            place for place in (places if isinstance(places, list) else ()) if targets.wanted(*str(place).split("/", 1))
+        ]
+    return failed if isinstance(failed, list) else []
+
+
+def _wanted_sizes(targets: Targets) -> dict[str, int]:
+    """Return the bytes of the bundles of what is restored, by storage, as the manifests name them."""
+    root = targets.job.root / targets.job.component.destination
+    sizes: dict[str, int] = {}
+    for storage, chosen in targets.storages.items():
+        for relative, name in chosen:
+            # What cannot be read, or is not there, is told when the repository is built.
+            with suppress(GitLabBackupError, OSError):
+                for step in targets.manifest(storage, relative, name).steps:
+                    sizes[storage] = sizes.get(storage, 0) + (root / step.bundle_path).stat().st_size
+    return sizes
 
 
 def _sizes(job: RestoreJob, storages: Mapping[str, StorageOnDisk]) -> dict[str, int]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from attrs import field, frozen
 
 from ...errors import ComponentError, CorruptStreamError, RefusedError
+from ..wanted import Wanted, nothing_wanted, removes_others
 from .layout import LATEST, MANIFESTS, RepositoryManifest, is_safe
 from .listing import storage_on_disk
 from .placing import LEFT_ALONE
@@ -25,9 +26,12 @@ _SHOWN: Final = 5
 
 @frozen(kw_only=True)
 class Targets:
-    """The repositories of a backup, by storage."""
+    """The repositories of a backup that a restore is about, by storage."""
 
     job: RestoreJob
+    wanted: Wanted
+    made: int
+    """How many the backup has, wanted or not."""
     storages: dict[str, list[tuple[str, str]]] = field(repr=False)
     """For each storage the relative paths, sorted, and the name of the manifest to go by; empty where there is none."""
 
@@ -58,7 +62,12 @@ class Targets:
                 f"the backup has {len(hostile)} repositories where none can be: {', '.join(hostile[:_SHOWN])}",
                 hint="This is no backup of GitLab's repositories as gitaly-backup or this tool writes it.",
             )
-        return cls(job=job, storages={name: sorted(chosen.items()) for name, chosen in sorted(found.items())})
+        chooses = Wanted.of(job)
+        storages = {
+            name: sorted((relative, file) for relative, file in chosen.items() if chooses(name, relative))
+            for name, chosen in sorted(found.items())
+        }
+        return cls(job=job, wanted=chooses, made=sum(map(len, found.values())), storages=storages)
 
     @property
     def count(self) -> int:
@@ -82,16 +91,18 @@ class Targets:
     def check(self) -> None:
         """Raise `RefusedError` where there is nothing to restore, or not all that the backup should have."""
         expected = (self.job.details or {}).get("repositories")
-        if isinstance(expected, int) and expected != self.count:
+        if isinstance(expected, int) and expected != self.made:
             raise RefusedError(
-                f"the backup has manifests of {self.count} repositories, where {expected} were made",
+                f"the backup has manifests of {self.made} repositories, where {expected} were made",
                 hint="It is damaged. Restore another one.",
             )
-        if not self.count and expected is None:
+        if not self.made and expected is None:
             raise RefusedError(
                 f"{self.job.root / self.job.component.destination} has no manifests of repositories",
                 hint="gitaly-backup before 16.5 wrote none. Restore such a backup with gitaly-backup itself.",
             )
+        if not self.count and self.wanted.selection:
+            raise nothing_wanted(self.wanted)
 
 
 FAILED_PLACES: Final = "failed_places"
@@ -124,7 +135,9 @@ def storages_of(job: RestoreJob, targets: Targets) -> tuple[dict[str, StorageOnD
     configured = {storage.name: storage for storage in job.instance.storages}
     found: dict[str, StorageOnDisk] = {}
     notes = []
-    for name in sorted({*targets.storages, *configured}):
+    # A storage of which nothing is restored is touched only to remove what it has.
+    others = configured if removes_others(job) else ()
+    for name in sorted({*(name for name, chosen in targets.storages.items() if chosen), *others}):
         count = len(targets.storages.get(name, ()))
         named = f"the storage {name!r}, of which the backup has {count} repositories,"
         try:

@@ -13,7 +13,7 @@ from attrs import define, field
 from ...errors import ComponentError, StreamError
 from ...streams.files import remove_tree
 from ..git.layout import LATEST, MANIFESTS, manifest_path
-from ..git.listing import Listing
+from ..git.listing import listing_of
 from .exchange import Exchange, Request
 from .log import Failures
 from .program import check_storages
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..base import JSON, BackupJob
+    from ..git.listing import Listing
     from .log import Report
     from .program import GitalyBackup
 
@@ -37,7 +38,7 @@ def back_up_repositories(job: BackupJob, gitaly: GitalyBackup) -> dict[str, JSON
     Raises `ComponentError` where one failed (with `job.keep_going` only where all did), or the program as a whole;
     `DatabaseError`, `StreamError`, `CancelledError`.
     """
-    with closing(Listing.of(job.instance.databases[0], directory=job.root, cancel=job.cancel)) as listing:
+    with closing(listing_of(job)) as listing:
         check_storages(job.instance, listing.storages)
         work = _Work(job, listing)
         for problem in listing.rejected:
@@ -64,6 +65,7 @@ def back_up_repositories(job: BackupJob, gitaly: GitalyBackup) -> dict[str, JSON
         "id": job.backup_id,
         "server_side": work.directory is None,
         "storages": storages,
+        **job.repositories.record,
     }
 
 

@@ -9,9 +9,11 @@ from attrs import frozen
 
 from ...errors import ComponentError, CorruptStreamError
 from ..git.layout import LATEST, MANIFESTS, RepositoryManifest
+from ..wanted import nothing_wanted
 
 if TYPE_CHECKING:
     from ..base import RestoreJob
+    from ..wanted import Wanted
 
 _NAMED: Final = 20
 _LARGEST: Final = 16 << 20
@@ -28,8 +30,8 @@ class Held:
     """Storage and relative path of each, sorted, without those that did not exist when the backup was made."""
 
 
-def held_by(job: RestoreJob) -> Held:
-    """Find out the id, and read every manifest of that id.
+def held_by(job: RestoreJob, wanted: Wanted) -> Held:
+    """Find out the id, and read every manifest of that id which is of a wanted repository.
 
     Raises `ComponentError` where a repository has no such manifest, where one cannot be understood or its files are not
     all there, and where it would be restored with a loss.
@@ -48,11 +50,15 @@ def held_by(job: RestoreJob) -> Held:
             hint="It was made by gitaly-backup of GitLab 16.4 or earlier, or is not complete.",
         )
     backup_id = _id(job, prefix, ids)
-    problems = [f"{place} has no manifest {backup_id}.toml" for place in ids if f"{backup_id}.toml" not in ids[place]]
+    chosen = [place for place in ids if wanted(*place.split("/", 1))]
+    name = f"{backup_id}.toml"
+    problems = [f"{place} has no manifest {name}" for place in chosen if name not in ids[place]]
     if isinstance(recorded, int) and recorded != len(ids):
         problems.append(f"there are manifests of {len(ids)} repositories, where {recorded} were made")
     repositories = []
-    for place in sorted(ids) if not problems else ():
+    if wanted.selection and not chosen:
+        raise nothing_wanted(wanted)
+    for place in sorted(chosen) if not problems else ():
         job.cancel.check()
         storage, _, path = place.partition("/")
         try:

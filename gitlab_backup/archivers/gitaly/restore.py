@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack, closing
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from ...errors import ComponentError, RefusedError
+from ...errors import ComponentError, ProgramNotFoundError, RefusedError
 from ...streams.files import FileSink, remove_durably
 from ..base import RestorePlan
 from ..git.listing import Listing
+from ..git.targets import in_backup
+from ..wanted import Wanted, notes_on_selection, recorded_selection, removes_others
 from .exchange import Exchange, Request
 from .held import held_by
 from .log import Failures
@@ -39,9 +42,19 @@ _NAMED: Final = 20
 
 def plan(job: RestoreJob) -> RestorePlan:
     """Check everything that can be checked. Changes nothing."""
-    gitaly = GitalyBackup.of(job.instance, cancel=job.cancel)
     details = job.details or {}
     server_side = details.get("server_side") is True
+    missing: list[str] = []
+    try:
+        gitaly = GitalyBackup.of(job.instance, cancel=job.cancel)
+    except ProgramNotFoundError as error:
+        if not server_side:
+            raise
+        raise RefusedError(
+            "the repositories of this backup are in the object storage of Gitaly (it is a server-side backup), and only"
+            f" gitaly-backup can restore them: {error.message}",
+            hint=error.hint,
+        ) from error
     if job.options.repositories.server_side and job.details is not None and not server_side:
         raise RefusedError(
             "the repositories of this backup are in it, not in the object storage of Gitaly",
@@ -49,11 +62,14 @@ def plan(job: RestoreJob) -> RestorePlan:
         )
     if server_side:
         recorded = details.get("storages")
-        storages = sorted(recorded) if isinstance(recorded, dict) else []
+        chosen = job.options.repositories.storages
+        storages = sorted(name for name in (recorded if isinstance(recorded, dict) else ()) if name in (chosen or name))
         backup_id, what = str(details.get("id", job.backup_id)), f"{details.get('repositories')}"
+        what = f"those of {what} that are chosen" if job.options.repositories.filtered else what
         count = 0
     else:
-        held = held_by(job)
+        held = held_by(job, wanted := Wanted.of(job))
+        missing = wanted.notes(partial(in_backup, job))
         storages = sorted({storage for storage, _ in held.repositories})
         backup_id, count, what = held.backup_id, len(held.repositories), str(len(held.repositories))
     check_storages(job.instance, storages)
@@ -64,7 +80,12 @@ def plan(job: RestoreJob) -> RestorePlan:
         replaces.append(f"every repository on {', '.join(remove)} that the backup does not have is removed")
     return RestorePlan(
         replaces=tuple(replaces),
-        notes=("repositories are changed in place by Gitaly: that cannot be undone, and nothing old is kept", *notes),
+        notes=(
+            "repositories are changed in place by Gitaly: that cannot be undone, and nothing old is kept",
+            *notes,
+            *notes_on_selection(job),
+            *missing,
+        ),
         facts={
             "id": backup_id,
             "server_side": server_side,
@@ -86,7 +107,7 @@ def _removal(job: RestoreJob, gitaly: GitalyBackup, *, server_side: bool) -> tup
     """
     left = "repositories that the backup does not have are left where they are: "
     details = job.details
-    if job.options.repositories.filtered:
+    if not removes_others(job):
         return (), ()
     if details is None:
         return (), (f"{left}the backup has no record of whether it has all that there were",)
@@ -107,7 +128,7 @@ def stage(job: RestoreJob, facts: Mapping[str, JSON]) -> None:
     remove_durably(path)
     sink = FileSink(path)
     try:
-        for place in held_by(job).repositories:
+        for place in held_by(job, Wanted.of(job)).repositories:
             job.cancel.check()
             sink.write(json.dumps(place).encode() + b"\n")
         sink.finish()
@@ -218,9 +239,13 @@ def _read(path: Path, opened: ExitStack) -> Iterator[Request]:
 
 
 def _listed(job: RestoreJob, opened: ExitStack) -> Iterator[Request]:
+    within = (recorded_selection(job.details), job.options.repositories.selection)
+    directory = job.instance.backup_path
     listing = opened.enter_context(
-        closing(Listing.of(job.instance.databases[0], directory=job.instance.backup_path, cancel=job.cancel))
+        closing(Listing.of(job.instance.databases[0], directory=directory, cancel=job.cancel, within=within))
     )
+    if not listing.storages and any(within):
+        job.warn("the database lists no repositories of those that were to be restored")
     check_storages(job.instance, listing.storages)
     for repository in listing:
         yield Request(
