@@ -12,6 +12,7 @@ from attrs import define, field, frozen
 
 from ..archivers.base import RestoreOptions
 from ..archivers.registry import archiver_for, archiver_that_made
+from ..archivers.wanted import check_selection
 from ..components import Holder, select
 from ..errors import DamagedError, ExitStatus, GitLabBackupError, RefusedError, RestoreFailedError, UsageError
 from ..events import Noticed, OperationFinished, OperationStarted, Status, ignore
@@ -268,6 +269,9 @@ def _check(path: Path, instance: Instance, choice: RestoreChoice, tell: Telling,
     components, left = _selected(contents, documents.manifest, choice)
     notes += left
     _check_plugins(components, contents, documents)
+    replaced = {component.id for component in components}
+    if "repositories" in replaced:
+        check_selection(choice.options.repositories.selection, instance, replaces_database="db" in replaced)
     if choice.verify:
         chosen = {component.id for component in components}
         found = verify(path, only=chosen, jobs=choice.jobs, observer=tell, cancel=cancel)
