@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gitlab_backup.errors import CancelledError, ComponentError, GitLabBackupError, RefusedError
+from gitlab_backup.errors import CancelledError, ComponentError, CorruptStreamError, GitLabBackupError, RefusedError
+from gitlab_backup.streams.tar.header import encode
 from tests.archivers.files_run import BACKUP_ID, STEPS, Restore, back_up
 from tests.support import trees
 from tests.support.accounts import Account, is_root, unprivileged
@@ -310,6 +312,19 @@ def test_an_archive_that_is_not_as_recorded_replaces_nothing(
     with pytest.raises(GitLabBackupError, match=message):
         restore.do("stage")
     assert [] == tree_differences("uploads", {"uploads": tree(uploads)["."]}, {"uploads": before["uploads"]})
+    restore.do("undo")
+    assert [] == tree_differences("data", before, tree(uploads.parent))
+
+
+def test_a_bomb_without_a_manifest_is_refused(uploads: Path, backup: Path) -> None:
+    """Where nothing says how large a directory was, a small archive cannot make gigabytes of it."""
+    head = encode(b"./zeros", b"0", mode=0o640, uid=os.geteuid(), gid=os.getegid(), mtime_ns=0, size=3 << 30)
+    (backup / "uploads.tar.gz").write_bytes(gzip.compress(head + bytes(1 << 20)))
+    before = tree(uploads.parent)
+    restore = Restore(uploads, backup)
+    with pytest.raises(CorruptStreamError, match=r"'./zeros'.*, at byte 0, makes more than \d+ bytes, ") as caught:
+        restore.do("stage")
+    assert caught.value.hint
     restore.do("undo")
     assert [] == tree_differences("data", before, tree(uploads.parent))
 

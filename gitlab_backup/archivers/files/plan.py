@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 from ...errors import ComponentError, RefusedError
 from ...instance.directories import state
+from ...streams.tar import MEMBER_SPACE
 from ..base import RestorePlan
-from .restore import LOST_AND_FOUND, Attributes, Restoration, archives
+from .restore import LOST_AND_FOUND, Attributes, Restoration, archives, recorded_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 _COUNTED: Final = 100_000
 """Entries that are counted for the person who has to say yes. More would take too long."""
-_BLOCK: Final = 4096
-"""What a file takes besides its bytes, about: the rest of its last block, and its inode."""
 _RATIO: Final = 4
 """How many times larger the content of a compressed archive is taken to be, where nothing says it."""
 _UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB")
@@ -168,10 +167,8 @@ def _names(target: Path, *, inside: bool, backup_id: str) -> tuple[Path, Path, P
 
 def _size(job: RestoreJob, archive: str) -> tuple[int, bool]:
     """Return how many bytes the new tree needs, and whether that is a guess."""
-    details = job.details or {}
-    members, data = details.get("members"), details.get("data_bytes")
-    if isinstance(members, int) and isinstance(data, int):
-        return data + members * _BLOCK, False
+    if recorded := recorded_size(job):
+        return recorded[1] + recorded[0] * MEMBER_SPACE, False
     size = (job.root / archive).stat().st_size
     return size * (1 if archive == job.component.destination else _RATIO), True
 

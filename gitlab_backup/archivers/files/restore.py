@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Final
 from attrs import asdict, frozen
 
 from ...errors import ComponentError
-from ...streams.files import remove_tree, sync_directory, sync_tree
+from ...streams.files import free_bytes, remove_tree, sync_directory, sync_tree
 from ...streams.tar import ExtractLimits, extract
 
 if TYPE_CHECKING:
@@ -38,6 +38,20 @@ if TYPE_CHECKING:
 
 LOST_AND_FOUND: Final = "lost+found"
 """Made by the file system, at its top."""
+
+
+_LARGEST_RATIO: Final = 200
+"""How many times larger the content of an archive may be where no manifest says how large it is. Real directories come
+to a tenth of that; gzip could make it five times as much, zstd a hundred times."""
+_ALWAYS_ALLOWED: Final = 1 << 30
+"""Bytes that are allowed whatever the ratio."""
+
+
+def recorded_size(job: RestoreJob) -> tuple[int, int] | None:
+    """Return the numbers of members and of bytes of data that the manifest says, if it does."""
+    details = job.details or {}
+    members, data = details.get("members"), details.get("data_bytes")
+    return (members, data) if isinstance(members, int) and isinstance(data, int) else None
 
 
 def archives(root: Path, component: Component) -> list[str]:
@@ -136,19 +150,17 @@ class Restoration:
                 directory.chmod(0o755)  # whatever the umask: GitLab must get through
         self.new.mkdir(mode=0o700)
         self.new.chmod(0o700)
-        details = job.details or {}
-        members, data = details.get("members"), details.get("data_bytes")
-        limits = ExtractLimits(
-            members=members if isinstance(members, int) else None, data_bytes=data if isinstance(data, int) else None
-        )
+        limits = self._limits(job)
         root = os.open(self.new, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             with job.open_stream(self.archive) as stream:
                 extracted = extract(stream, root, cancel=job.cancel, limits=limits, progress=job.progress)
         finally:
             os.close(root)
-        if isinstance(members, int) and extracted.members != members:
-            raise ComponentError(f"{self.archive} has {extracted.members} members, not {members} as when it was made")
+        if limits.members is not None and extracted.members != limits.members:
+            raise ComponentError(
+                f"{self.archive} has {extracted.members} members, not {limits.members} as when it was made"
+            )
         if not extracted.has_root:
             mode = self.before.mode if self.before is not None else 0o755
             if self.before is not None and os.geteuid() == 0:
@@ -164,6 +176,17 @@ class Restoration:
         sync_tree(self.new)
         for directory in {self.new.parent, *(made.parent for made in self.made)}:
             sync_directory(directory)
+
+    def _limits(self, job: RestoreJob) -> ExtractLimits:
+        """Return what the manifest says, else what an honest archive of this size keeps to."""
+        if recorded := recorded_size(job):
+            return ExtractLimits(members=recorded[0], data_bytes=recorded[1])
+        free = free_bytes(self.new)
+        most = max(_ALWAYS_ALLOWED, _LARGEST_RATIO * (job.root / self.archive).stat().st_size)
+        if free < most:
+            return ExtractLimits(space=free, space_reason="all that is free on the file system")
+        reason = f"{_LARGEST_RATIO} times the size of the archive: it seems made to fill the file system"
+        return ExtractLimits(space=most, space_reason=reason)
 
     def _make_excluded(self) -> None:
         attributes = Attributes.of(self.new)

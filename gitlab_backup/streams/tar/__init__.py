@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from .check import check_name
-from .extract import Extracted, ExtractLimits, extract
+from .extract import MEMBER_SPACE, Extracted, ExtractLimits, extract
 from .reader import Kind, Limits, Member, TarReader
 from .report import Changed, TarReport, Unreadable
 from .tree import write_tree
 from .writer import TarWriter
 
 __all__ = [
+    "MEMBER_SPACE",
     "Changed",
     "ExtractLimits",
     "Extracted",

@@ -12,6 +12,12 @@ if TYPE_CHECKING:
 
 
 _SETGID = stat.S_ISGID | stat.S_IXGRP
+_NAME_LENGTH = 255
+"""Bytes of one name (NAME_MAX in linux/limits.h)."""
+_DEPTH = 2048
+"""Directories in each other. A path that is deeper is longer than the system takes (PATH_MAX): GitLab has none."""
+_LARGEST_ID = 2**32 - 2
+"""The next one means `no user` to chown(2)."""
 
 
 def check_name(member: Member) -> str | None:  # noqa: PLR0911 - a reason each
@@ -23,16 +29,23 @@ def check_name(member: Member) -> str | None:  # noqa: PLR0911 - a reason each
         return f"its name {problem}"
     if member.kind is Kind.HARD_LINK and (problem := _outside(member.link)):
         return f"the target of the hard link {problem}"
+    if not 0 <= member.uid <= _LARGEST_ID or not 0 <= member.gid <= _LARGEST_ID:
+        return "its owner is no user's number"
     if member.kind is Kind.SYMBOLIC_LINK and not member.link:
         return "the target of the symbolic link is empty"
     if member.kind in (Kind.CHARACTER_DEVICE, Kind.BLOCK_DEVICE):
         return "it is a device node"
-    if member.kind is Kind.FILE and member.mode & stat.S_ISUID:
-        return "it would run as its owner (setuid)"
-    # Without the right to execute, the bit means something else, and harmless.
-    if member.kind is Kind.FILE and member.mode & _SETGID == _SETGID:
-        return "it would run as its group (setgid)"
+    if member.kind is Kind.FILE and member.mode != harmless(member.mode):
+        return "it would run as its owner or its group (setuid, setgid)"
     return None
+
+
+def harmless(mode: int) -> int:
+    """Return the mode of a file without what makes it run as its owner or its group.
+
+    Where the group may not execute, the bit of the latter means something else, and stays.
+    """
+    return mode & ~(stat.S_ISUID | (stat.S_ISGID if mode & _SETGID == _SETGID else 0))
 
 
 def _outside(name: bytes) -> str | None:
@@ -40,6 +53,11 @@ def _outside(name: bytes) -> str | None:
         return "is empty"
     if name.startswith(b"/"):
         return "is absolute"
-    if b".." in name.split(b"/"):
+    names = name.split(b"/")
+    if b".." in names:
         return "leads upwards"
+    if len(names) > _DEPTH:
+        return f"lies more than {_DEPTH} directories deep"
+    if any(len(each) > _NAME_LENGTH for each in names):
+        return f"has a part that is longer than {_NAME_LENGTH} bytes"
     return None

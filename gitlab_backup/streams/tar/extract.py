@@ -11,13 +11,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import time
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from attrs import define, frozen
+from attrs import frozen
 
 from ...errors import CorruptStreamError, StreamError
 from .check import check_name
+from .descent import Descent, identity, names_of
 from .reader import Kind, Member, TarReader
 from .report import display
 
@@ -26,18 +26,9 @@ if TYPE_CHECKING:
 
     from ..cancel import Cancellation
 
-_DIRECTORY: Final = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_OPEN_DIRECTORIES: Final = 64
-"""How many directories above the present one are kept open. Those further up are opened again on the way back."""
-_NAME_LENGTH: Final = 255
-"""Bytes of one name (NAME_MAX in linux/limits.h)."""
-_LARGEST_ID: Final = 2**32 - 2
-"""The next one means `no user` to chown(2)."""
 _TELL: Final = 1 << 20
 """Bytes between two reports of progress."""
-_IMPLIED_MODE: Final = 0o755
-"""The mode of a directory that the archive leads through and does not have."""
 
 
 @frozen(kw_only=True)
@@ -47,8 +38,14 @@ class ExtractLimits:
     members: int | None = None
     data_bytes: int | None = None
     """Bytes of data in files, holes not counted."""
-    depth: int = 2048
-    """Directories in each other. A path that is deeper is longer than the system takes (PATH_MAX): GitLab has none."""
+    space: int | None = None
+    """Bytes on disk: of data, and `MEMBER_SPACE` for each member. For an archive that nobody knows the size of."""
+    space_reason: str = "more than there is room for"
+    """What is said of a member that takes more."""
+
+
+MEMBER_SPACE: Final = 4096
+"""What a member takes on disk besides its data, about: the rest of its last block, and its inode."""
 
 
 @frozen(kw_only=True)
@@ -85,18 +82,6 @@ def extract(
     return _Extraction(TarReader(source), root, cancel, limits or ExtractLimits(), progress).run()
 
 
-@define(eq=False)
-class _Level:
-    """A directory on the way from the root to where things are made, and the attributes that it gets when we leave."""
-
-    name: bytes
-    fd: int | None
-    identity: tuple[int, int]
-    mode: int | None = None
-    owner: tuple[int, int] = (-1, -1)
-    mtime_ns: int | None = None
-
-
 class _Extraction:
     def __init__(
         self,
@@ -112,11 +97,7 @@ class _Extraction:
         self._progress = progress
         self._is_root = os.geteuid() == 0
         self._groups = {os.getegid(), *os.getgroups()}
-        self._now = time.time_ns()
-        status = os.fstat(root)
-        # Not a duplicate: that one is not to be closed here.
-        self._stack = [_Level(b"", os.dup(root), (status.st_dev, status.st_ino))]
-        self._here: bytes | None = None
+        self._tree = Descent(root)
         self._members = self._bytes = self._not_given = 0
         self._told = (0, 0)
         self._has_root = False
@@ -133,9 +114,7 @@ class _Extraction:
                 self._tell(_TELL)
             self._unwind()
         finally:
-            for level in self._stack:
-                if level.fd is not None:
-                    os.close(level.fd)
+            self._tree.close()
         self._tell(0)
         return Extracted(
             members=self._members, data_bytes=self._bytes, has_root=self._has_root, not_given=self._not_given
@@ -143,9 +122,7 @@ class _Extraction:
 
     def _unwind(self) -> None:
         try:
-            while len(self._stack) > 1:
-                self._leave()
-            self._settle(self._stack[0])
+            self._tree.unwind()
         except (OSError, OverflowError) as error:
             raise StreamError(f"a directory of the archive cannot be completed: {error}") from error
 
@@ -158,7 +135,7 @@ class _Extraction:
     # What is let in
 
     def _admit(self, member: Member) -> None:
-        if reason := check_name(member) or self._out_of_range(member):
+        if reason := check_name(member):
             raise _refusal(member, f"must not be extracted: {reason}")
         self._members += 1
         if member.kind is Kind.FILE:
@@ -168,75 +145,8 @@ class _Extraction:
             raise _refusal(member, f"is one more than the {self._limits.members} that there should be")
         if self._limits.data_bytes is not None and self._bytes > self._limits.data_bytes:
             raise _refusal(member, f"makes more than the {self._limits.data_bytes} bytes that there should be")
-
-    def _out_of_range(self, member: Member) -> str | None:
-        for path in (member.name, member.link) if member.kind is Kind.HARD_LINK else (member.name,):
-            names = _names(path)
-            if len(names) > self._limits.depth:
-                return f"it lies more than {self._limits.depth} directories deep"
-            if any(len(name) > _NAME_LENGTH for name in names):
-                return f"a name in its path is longer than {_NAME_LENGTH} bytes"
-        if not 0 <= member.uid <= _LARGEST_ID or not 0 <= member.gid <= _LARGEST_ID:
-            return "its owner is no user's number"
-        return None
-
-    # The way to a directory
-
-    def _go(self, path: bytes, names: list[bytes]) -> int:
-        """Make the directory `path`, of these names, the present one, and return its descriptor."""
-        stack = self._stack
-        if path != self._here:
-            same = 0
-            while same < min(len(names), len(stack) - 1) and stack[same + 1].name == names[same]:
-                same += 1
-            self._here = None
-            while len(stack) - 1 > same:
-                self._leave()
-            for name in names[same:]:
-                self._enter(name)
-            self._here = path
-        return _open(stack[-1])
-
-    def _enter(self, name: bytes) -> None:
-        """Go into a directory that the archive has made before, or has not."""
-        parent = _open(self._stack[-1])
-        try:
-            fd, status = _open_directory(parent, name)
-        except FileNotFoundError:
-            os.mkdir(name, 0o700, dir_fd=parent)
-            fd, status = _open_directory(parent, name)
-            self._push(_Level(name, fd, _identity(status), mode=_IMPLIED_MODE))
-            return
-        # Finished before: what is done in it now must not be seen on it.
-        self._push(_Level(name, fd, _identity(status), stat.S_IMODE(status.st_mode), mtime_ns=status.st_mtime_ns))
-
-    def _push(self, level: _Level) -> None:
-        self._stack.append(level)
-        if len(self._stack) > _OPEN_DIRECTORIES + 1:  # the root stays open
-            far = self._stack[-_OPEN_DIRECTORIES]
-            if far.fd is not None:
-                os.close(far.fd)
-                far.fd = None
-
-    def _leave(self) -> None:
-        level, above = self._stack[-1], self._stack[-2]
-        fd = _open(level)
-        if above.fd is None:
-            above.fd = os.open("..", os.O_RDONLY | _DIRECTORY, dir_fd=fd)
-            if _identity(os.fstat(above.fd)) != above.identity:
-                raise OSError(errno.ESTALE, "a directory was moved while it was filled")
-        self._settle(level)
-        self._stack.pop()
-        os.close(fd)
-
-    def _settle(self, level: _Level) -> None:
-        fd = _open(level)
-        if level.owner != (-1, -1):
-            os.fchown(fd, *level.owner)
-        if level.mode is not None:
-            os.fchmod(fd, level.mode)
-        if level.mtime_ns is not None:
-            os.utime(fd, ns=(self._now, level.mtime_ns))
+        if self._limits.space is not None and self._bytes + self._members * MEMBER_SPACE > self._limits.space:
+            raise _refusal(member, f"makes more than {self._limits.space} bytes, {self._limits.space_reason}")
 
     # Members
 
@@ -247,7 +157,7 @@ class _Extraction:
         above, _, name = member.name.rstrip(b"/").rpartition(b"/")
         if name in (b"", b"."):
             raise _refusal(member, "must not be extracted: it takes the place of the directory itself")
-        parent = self._go(above, self._names_of(above))
+        parent = self._tree.go(above)
         if member.kind is Kind.FILE:
             self._file(parent, name, member)
         elif member.kind is Kind.HARD_LINK:
@@ -255,34 +165,16 @@ class _Extraction:
         elif member.kind is Kind.SYMBOLIC_LINK:
             self._make(parent, name, lambda: os.symlink(member.link, name, dir_fd=parent))
             os.chown(name, *self._owner(member), dir_fd=parent, follow_symlinks=False)
-            os.utime(name, ns=(self._now, member.mtime_ns), dir_fd=parent, follow_symlinks=False)
+            os.utime(name, ns=(self._tree.now, member.mtime_ns), dir_fd=parent, follow_symlinks=False)
         else:
             self._make(parent, name, lambda: os.mkfifo(name, 0o600, dir_fd=parent))
             fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
             self._finish(fd, member)
 
-    def _names_of(self, path: bytes) -> list[bytes]:
-        return [] if path == self._here else _names(path)
-
     def _directory(self, member: Member) -> None:
         path = member.name.rstrip(b"/")
-        names = _names(path)
-        if names:
-            above, name = names[:-1], names[-1]
-            parent = self._go(b"/".join(above), above)
-            try:
-                os.mkdir(name, 0o700, dir_fd=parent)
-            except FileExistsError:
-                if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
-                    os.unlink(name, dir_fd=parent)
-                    os.mkdir(name, 0o700, dir_fd=parent)
-            fd, status = _open_directory(parent, name)
-            self._push(_Level(name, fd, _identity(status)))
-            self._here = path
-        else:
-            self._go(path, names)
-            self._has_root = True
-        level = self._stack[-1]
+        self._has_root |= not names_of(path)
+        level = self._tree.make(path)
         level.mode, level.owner, level.mtime_ns = member.mode, self._owner(member), member.mtime_ns
 
     def _file(self, parent: int, name: bytes, member: Member) -> None:
@@ -317,19 +209,14 @@ class _Extraction:
             if owner != (-1, -1):
                 os.fchown(fd, *owner)
             os.fchmod(fd, member.mode)  # after the owner: a change of that takes bits away
-            os.utime(fd, ns=(self._now, member.mtime_ns))
+            os.utime(fd, ns=(self._tree.now, member.mtime_ns))
         finally:
             os.close(fd)
 
     def _hard_link(self, parent: int, name: bytes, member: Member) -> None:
         """Link to what this archive has made: there is nothing else in the tree. A link to a symbolic link is one."""
-        *above, first = _names(member.link) or [b"."]
-        fd = os.dup(_open(self._stack[0]))
+        fd, first = self._tree.open_parent(member.link)
         try:
-            for step in above:
-                below = os.open(step, os.O_PATH | _DIRECTORY, dir_fd=fd)
-                os.close(fd)
-                fd = below
             status = os.stat(first, dir_fd=fd, follow_symlinks=False)
             if stat.S_ISDIR(status.st_mode):
                 raise _refusal(member, "must not be extracted: it is a hard link to a directory")
@@ -350,7 +237,7 @@ class _Extraction:
             make()
         except FileExistsError:
             there = os.stat(name, dir_fd=parent, follow_symlinks=False)
-            if same_as is None or _identity(there) != _identity(same_as):
+            if same_as is None or identity(there) != identity(same_as):
                 os.unlink(name, dir_fd=parent)
                 make()
 
@@ -360,41 +247,6 @@ class _Extraction:
         gid = member.gid if member.gid in self._groups else -1
         self._not_given += member.uid != os.geteuid() or gid == -1
         return -1, gid
-
-
-def _names(path: bytes) -> list[bytes]:
-    return [name for name in path.split(b"/") if name not in (b"", b".")]
-
-
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
-
-
-def _open(level: _Level) -> int:
-    if level.fd is None:
-        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-    return level.fd
-
-
-def _open_directory(parent: int, name: bytes) -> tuple[int, os.stat_result]:
-    """Open a directory to make things in it, and return its status as it was before."""
-    try:
-        fd = os.open(name, os.O_RDONLY | _DIRECTORY, dir_fd=parent)
-    except PermissionError:
-        pass
-    else:
-        status = os.fstat(fd)
-        if not os.geteuid() or status.st_mode & stat.S_IRWXU == stat.S_IRWXU:
-            return fd, status
-        os.close(fd)
-    handle = os.open(name, os.O_PATH | _DIRECTORY, dir_fd=parent)
-    try:
-        status = os.fstat(handle)
-        # By way of its descriptor, as fchmod(2) does not take one of this sort.
-        os.chmod(f"/proc/self/fd/{handle}", stat.S_IMODE(status.st_mode) | stat.S_IRWXU)  # noqa: PTH101
-        return os.open(".", os.O_RDONLY | _DIRECTORY, dir_fd=handle), status
-    finally:
-        os.close(handle)
 
 
 def _write_all(fd: int, view: memoryview) -> None:
