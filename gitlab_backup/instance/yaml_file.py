@@ -76,11 +76,11 @@ def read_environment(file: Path, rails_env: str) -> Section:
     """
     top = Section(Problems(str(file)), (), read_mapping(file))
     if rails_env not in top.values:
-        names = tuple(name for name in top.values if isinstance(name, str))
+        names = ", ".join(shown((name,)) for name in top.values if isinstance(name, str))
         refuse(
             file,
-            f"has no environment {shown((rails_env,))}",
-            hint=f"It has {', '.join(shown((name,)) for name in names) or 'none'}. Set RAILS_ENV to one of them.",
+            f"has no environment {shown((rails_env,))}; it has {names or 'none'}",
+            hint="Set RAILS_ENV to an environment that the files have.",
         )
     return top.section(rails_env)
 
