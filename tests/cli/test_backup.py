@@ -138,6 +138,14 @@ def test_unknown_component_names_the_known_ones(reader: Program) -> None:
     assert not [component.id for component in COMPONENTS if component.id not in hint]
 
 
+def test_options_that_repeat(reader: Program, tmp_path: Path) -> None:
+    """Components are chosen by options that repeat, by lists, and by both together; blanks in a list do no harm."""
+    only = ("--only", "lfs", "--only", "pages, uploads,packages", "--skip", "pages", "--skip", "packages,")
+    document = reader("backup", "all", "--backup-path", tmp_path, "--dry-run", "--json", *only).document
+    planned = {component for component, status in statuses(document).items() if status == "planned"}
+    assert {"lfs", "uploads"} == planned
+
+
 def test_dry_run(reader: Program, tmp_path: Path) -> None:
     """A dry run says what would be done with each component, and changes nothing."""
     store = tmp_path / "backups"
