@@ -10,11 +10,11 @@ from ..components import Holder
 from ..errors import PluginError, ProgramNotFoundError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from ..components import Component
     from ..instance import Instance
-    from .base import Archiver, RepositoryOptions
+    from .base import JSON, Archiver, RepositoryOptions
 
 ENTRY_POINTS = "gitlab_backup.archivers"
 """The group of entry points in which other distributions register theirs."""
@@ -68,19 +68,20 @@ def archiver_for(
     *,
     asked: str | None = None,
     recorded: str | None = None,
-    server_side: bool = False,
+    details: Mapping[str, JSON] | None = None,
 ) -> Archiver:
     """Return a new archiver for a component: the one that was `asked` for, or made it (`recorded`), else its usual one.
 
     For repositories it is the one that was asked for, else the one that `instance` calls for, whichever of the two made
-    the backup: both write the same layout. A backup that is `server_side` only Gitaly has.
+    the backup: both write the same layout. But what is server-side, by its `details`, only Gitaly has.
 
     Raises `UsageError` where there is none of that name, or it is for other components; `PluginError` where it is no
     good, or the one that made the backup is not there.
     """
     name = asked or recorded
     if component.holder is Holder.STORAGES and name in {None, *_OF_REPOSITORIES}:
-        chosen = evolve(options, archiver=asked or options.archiver, server_side=server_side or options.server_side)
+        server_side = options.server_side or (details or {}).get("server_side") is True
+        chosen = evolve(options, archiver=asked or options.archiver, server_side=server_side)
         return archiver_named(_for_repositories(chosen, instance))
     if asked is None:
         return archiver_named(component.archiver) if recorded is None else archiver_that_made(component, recorded)

@@ -269,11 +269,10 @@ def _check(path: Path, instance: Instance, choice: RestoreChoice, tell: Telling,
     components, left = _selected(contents, documents.manifest, choice)
     notes += left
     _check_plugins(components, contents, documents)
-    replaced = {component.id for component in components}
-    if "repositories" in replaced:
-        check_selection(choice.options.repositories.selection, instance, replaces_database="db" in replaced)
+    chosen = {component.id for component in components}
+    if "repositories" in chosen:
+        check_selection(choice.options.repositories.selection, instance, replaces_database="db" in chosen)
     if choice.verify:
-        chosen = {component.id for component in components}
         found = verify(path, only=chosen, jobs=choice.jobs, observer=tell, cancel=cancel)
         if found.damages:
             raise _damaged(path, [f"{damage.file}: {damage.problem}" for damage in found.damages])
@@ -299,12 +298,9 @@ def _check(path: Path, instance: Instance, choice: RestoreChoice, tell: Telling,
             progress=tally.progress,
             warn=tally.warn,
         )
+        recorded = record.archiver if record is not None else None
         archiver = archiver_for(
-            component,
-            choice.options.repositories,
-            instance,
-            recorded=record.archiver if record is not None else None,
-            server_side=(job.details or {}).get("server_side") is True,
+            component, choice.options.repositories, instance, recorded=recorded, details=job.details
         )
         plan = plans[component.id] = archiver.plan_restore(job)
         steps.append(Step(archiver, job, plan.facts))
