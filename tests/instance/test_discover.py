@@ -189,7 +189,7 @@ def test_rails_environment(source: Installation, environ: dict[str, str], expect
 
 def test_unknown_rails_environment(source: Installation) -> None:
     """An environment that a file does not have is an error that names those it has."""
-    with pytest.raises(ConfigurationError, match="has no environment staging; it has production, development") as caught:
+    with pytest.raises(ConfigurationError, match="no environment staging; it has production, development") as caught:
         source.load(RAILS_ENV="staging")
     assert "Set RAILS_ENV to an environment that the files have." == caught.value.hint
 
