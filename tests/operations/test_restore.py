@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -28,6 +25,7 @@ from gitlab_backup.errors import (
 )
 from gitlab_backup.events import Event, Noticed, Status
 from tests.operations.changes import change, wipe
+from tests.operations.killing import NEVER, restore_killed
 from tests.support import compare
 
 if TYPE_CHECKING:
@@ -310,56 +308,20 @@ def test_a_journal_that_cannot_be_read_stops_everything(installation: ThrowawayI
         backup.restore(installation.instance())
 
 
-_KILLED = """
-import os, signal, sys
-from pathlib import Path
-from gitlab_backup import Backup, Instance
-count, last = 0, int(sys.argv[3])
-watched = {"os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.link", "subprocess.Popen", "socket.connect"}
-armed = False
-def hook(event, arguments):
-    global count
-    if armed and event in watched:
-        count += 1
-        if count == last:
-            os.kill(os.getpid(), signal.SIGKILL)
-def confirm(proposal):
-    global armed
-    armed = True
-    return True
-sys.addaudithook(hook)
-instance = Instance.load(gitlab_path=Path(sys.argv[1]))
-Backup.open(instance.backup_path, sys.argv[2]).restore(instance, jobs=1, confirm=confirm)
-print(count)
-"""
-
-
-def _restore_killed(installation: ThrowawayInstallation, backup: Backup, last: int) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", _KILLED, str(installation.root), backup.id, str(last)],
-        env={**installation.environment(), "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_killed_at_any_moment(installation: ThrowawayInstallation, backup: Backup) -> None:
     """After SIGKILL the next run leaves the installation as it was, or as the backup, and no leftovers."""
     original = compare.snapshot(installation)
-    whole = _restore_killed(installation, backup, -1)
-    assert whole.returncode == 0, whole.stderr
+    steps = restore_killed(installation, backup, NEVER)
+    assert steps is not None
     restored = compare.snapshot(installation)
-    steps = int(whole.stdout)
     undone = finished = 0
     # A run differs from the next by some steps, so the last ones may not be reached.
     for last in range(1, steps - 20, max(1, steps // 14)):
         change(installation, seed=last)
         before = compare.snapshot(installation)
-        killed = _restore_killed(installation, backup, last)
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert restore_killed(installation, backup, last) is None
         noticed: list[Event] = []
         Backup.create(installation.instance(), only=["lfs"], observer=noticed.append)
         after = compare.snapshot(installation)
@@ -376,9 +338,10 @@ def test_killed_at_any_moment(installation: ThrowawayInstallation, backup: Backu
 
 def test_a_journal_says_what_was_planned(installation: ThrowawayInstallation, backup: Backup) -> None:
     """A person can read it: JSON, with the backup, and for each component what is made and moved."""
-    steps = int(_restore_killed(installation, backup, -1).stdout)
+    steps = restore_killed(installation, backup, NEVER)
+    assert steps is not None
     change(installation, seed=9)
-    _restore_killed(installation, backup, steps // 2)
+    assert restore_killed(installation, backup, steps // 2) is None
     document = json.loads((installation.backup_path / JOURNAL).read_text())
     assert document["backup"] == str(backup.path)
     assert {entry["component"] for entry in document["entries"]} >= {"db", "repositories", "uploads"}
