@@ -127,4 +127,4 @@ def test_an_installation_is_a_backup_or_its_own_last_state(template_installation
         template = template_installation
 
     examples = max(3, settings().max_examples // 10)
-    run_state_machine_as_test(Here, settings=settings(max_examples=examples, stateful_step_count=7))  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(Here, settings=settings(max_examples=examples, stateful_step_count=7))
