@@ -59,7 +59,7 @@ def _odd_tree(root: Path) -> None:
     (root / "exact").write_bytes(b"x" * 1024)
     (root / "one more").write_bytes(b"x" * 1025)
     (root / "large").write_bytes(bytes(range(256)) * 20_000)
-    (root / "plain").chmod(0o4751)
+    (root / "plain").chmod(0o1751)
     (root / "empty directory").chmod(0o1777)
     os.utime(root / "empty", ns=(0, -1))
     os.utime(root / "exact", ns=(0, -86_400_000_000_000))
@@ -123,18 +123,54 @@ def test_own_reader_sees_everything(tmp_path: Path) -> None:
 
 
 @as_root
-def test_owners_and_devices_come_back(tmp_path: Path) -> None:
-    """Owners beyond the ustar field, owners without a name, and device nodes are restored."""
+def test_owners_come_back(tmp_path: Path) -> None:
+    """Owners beyond the ustar field, and owners without a name, are restored."""
     tree = tmp_path / "in"
     tree.mkdir()
     for uid, gid in ((0, 0), (65534, 65534), (2_097_151, 2_097_152), (3_000_000_000, 4_000_000_000)):
         (tree / str(uid)).touch()
         os.chown(tree / str(uid), uid, gid)
-    os.mknod(tree / "null", 0o600 | stat.S_IFCHR, os.makedev(1, 3))
-    os.mknod(tree / "loop", 0o600 | stat.S_IFBLK, os.makedev(259, 1_048_575))
     data, _ = archive(tree)
     extract(data, tmp_path / "out")
     assert describe(tree) == describe(tmp_path / "out")
+
+
+def test_what_no_restore_takes_is_not_archived(tmp_path: Path) -> None:
+    """Files lose setuid and setgid, also behind a second name, and are named once; a directory keeps its setgid."""
+    tree = tmp_path / "in"
+    tree.mkdir()
+    for name, mode in (("user", 0o4711), ("group", 0o2755), ("both", 0o6755), ("lock", 0o2644), ("plain", 0o755)):
+        (tree / name).write_bytes(b"x")
+        (tree / name).chmod(mode)
+    (tree / "zweite").hardlink_to(tree / "user")
+    (tree / "shared").mkdir()
+    (tree / "shared").chmod(0o2770)
+    data, report = archive(tree)
+    modes = {
+        name: oct(member.mode) for name, (member, _) in contents(data).items() if member.kind is not Kind.HARD_LINK
+    }
+    assert (("./both", "./group", "./user"), 3) == (report.stripped, report.stripped_count)
+    assert modes == {
+        b"./": oct(stat.S_IMODE(tree.stat().st_mode)),
+        b"./both": "0o755",
+        b"./group": "0o755",
+        b"./lock": "0o2644",
+        b"./plain": "0o755",
+        b"./shared/": "0o2770",
+        b"./user": "0o711",
+    }
+
+
+@as_root
+def test_device_nodes_are_left_out(tmp_path: Path) -> None:
+    """No restore makes one, so none is archived; each is named."""
+    tree = tmp_path / "in"
+    tree.mkdir()
+    os.mknod(tree / "null", 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+    os.mknod(tree / "loop", 0o600 | stat.S_IFBLK, os.makedev(259, 1_048_575))
+    data, report = archive(tree)
+    assert {b"./"} == contents(data).keys()
+    assert (("./loop", "./null"), 2) == (report.devices, report.devices_count)
 
 
 @pytest.mark.parametrize("program", ["tar", "bsdtar", "tarfile"])
@@ -189,7 +225,7 @@ def test_headers_round_trip(name: bytes, mode: int, uid: int, mtime_ns: int) -> 
 
 
 _names = st.binary(min_size=1, max_size=120).filter(lambda n: n not in {b".", b".."} and not set(n) & {0, 47})
-_files = st.tuples(st.binary(max_size=3000), st.integers(0, 0o7777), st.integers(-(10**18), 4 * 10**18))
+_files = st.tuples(st.binary(max_size=3000), st.integers(0, 0o1777), st.integers(-(10**18), 4 * 10**18))
 _trees = st.recursive(
     st.one_of(_files, _names), lambda inner: st.dictionaries(_names, inner, max_size=6), max_leaves=25
 )

@@ -136,6 +136,13 @@ def _warn(job: BackupJob, report: TarReport) -> None:
     _tell(job, unreadable, report.unreadable_count, "files or directories could not be read")
     sockets = (f"{name} is a socket and was left out" for name in report.sockets)
     _tell(job, sockets, report.sockets_count, "sockets were left out")
+    devices = (f"{name} is a device node and was left out: no restore makes one" for name in report.devices)
+    _tell(job, devices, report.devices_count, "device nodes were left out")
+    stripped = (
+        f"{name} would run as its owner or its group, and is kept without that (setuid, setgid)"
+        for name in report.stripped
+    )
+    _tell(job, stripped, report.stripped_count, "files are kept without setuid or setgid")
     if report.unlinked:
         job.warn(f"{report.unlinked} hard links may be stored as separate files: there were too many to follow")
 
@@ -161,4 +168,8 @@ def _details(report: TarReport) -> dict[str, JSON]:
         "unreadable": [{"name": item.name, "reason": item.reason} for item in report.unreadable],
         "sockets_count": report.sockets_count,
         "sockets": list(report.sockets),
+        "devices_count": report.devices_count,
+        "devices": list(report.devices),
+        "stripped_count": report.stripped_count,
+        "stripped": list(report.stripped),
     }

@@ -45,8 +45,10 @@ def write_hooks(
         try:
             notes = Notes()
             _Walk(EntryWriter(writer, cancel, notes), warn).add(directory, NAME.encode(), NAME.encode())
-            for unreadable in notes.unreadable:
+            for unreadable in notes.unreadable.values():
                 warn(f"{unreadable.name} cannot be read: {unreadable.reason}")
+            for name in notes.stripped:
+                warn(f"{name} would run as its owner or its group, and is kept without that (setuid, setgid)")
             writer.finish()
         except BaseException:
             writer.abort()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from attrs import define, field
 
 from . import header
+from .check import harmless
 from .sparse import data_pieces, map_of
 from .writer import CHUNK
 
@@ -36,20 +37,26 @@ class EntryWriter:
         *,
         size: int = 0,
         link: bytes = b"",
-        device: tuple[int, int] = (0, 0),
         records: tuple[tuple[bytes, bytes], ...] = (),
     ) -> bytes:
-        """Return the header of an entry of that status; `size` is that of the data that will follow."""
+        """Return the header of an entry of that status; `size` is that of the data that will follow.
+
+        A file loses what makes it run as its owner or its group, which is noted: no archive with that is restored.
+        """
         uid, gid = status.st_uid, status.st_gid
         uname, gname = self._users.get(uid), self._groups.get(gid)
         if uname is None:
             uname = self._users[uid] = _user_name(uid)
+        mode = status.st_mode & 0o7777
+        if typeflag == header.REGULAR and harmless(mode) != mode:
+            mode = harmless(mode)
+            self.notes.note_stripped(path)
         if gname is None:
             gname = self._groups[gid] = _group_name(gid)
         return header.encode(
             path,
             typeflag,
-            mode=status.st_mode & 0o7777,
+            mode=mode,
             uid=uid,
             gid=gid,
             mtime_ns=status.st_mtime_ns,
@@ -57,7 +64,6 @@ class EntryWriter:
             link=link,
             uname=uname,
             gname=gname,
-            device=device,
             records=records,
         )
 

@@ -55,6 +55,12 @@ class TarReport:
     sockets: tuple[str, ...]
     """Sockets, which tar cannot hold."""
     sockets_count: int
+    devices: tuple[str, ...]
+    """Device nodes, which no restore makes."""
+    devices_count: int
+    stripped: tuple[str, ...]
+    """Files that would run as their owner or their group (setuid, setgid), and are in the archive without that."""
+    stripped_count: int
     unlinked: int
     """Names of files with several names that were written as files of their own, because too many links were open."""
 
@@ -73,6 +79,10 @@ class Notes:
     unreadable_count: int = 0
     sockets: dict[str, None] = field(factory=dict)
     sockets_count: int = 0
+    devices: dict[str, None] = field(factory=dict)
+    devices_count: int = 0
+    stripped: dict[str, None] = field(factory=dict)
+    stripped_count: int = 0
 
     def note_changed(self, name: bytes, before: os.stat_result, after: os.stat_result) -> None:
         """Note a file that did not hold still."""
@@ -92,12 +102,15 @@ class Notes:
 
     def note_socket(self, name: bytes) -> None:
         """Note a socket."""
-        shown = display(name)
-        if shown in self.sockets:
-            return
-        self.sockets_count += 1
-        if len(self.sockets) < NAMES_KEPT:
-            self.sockets[shown] = None
+        self.sockets_count += _named(self.sockets, name)
+
+    def note_device(self, name: bytes) -> None:
+        """Note a device node that was left out."""
+        self.devices_count += _named(self.devices, name)
+
+    def note_stripped(self, name: bytes) -> None:
+        """Note a file that was stored without setuid or setgid."""
+        self.stripped_count += _named(self.stripped, name)
 
     def report(self, *, members: int, bytes_: int) -> TarReport:
         """Return it all."""
@@ -112,5 +125,19 @@ class Notes:
             unreadable_count=self.unreadable_count,
             sockets=tuple(self.sockets),
             sockets_count=self.sockets_count,
+            devices=tuple(self.devices),
+            devices_count=self.devices_count,
+            stripped=tuple(self.stripped),
+            stripped_count=self.stripped_count,
             unlinked=self.unlinked,
         )
+
+
+def _named(names: dict[str, None], name: bytes) -> int:
+    """Keep a name, if there is room. Return 1; or 0 for one that is there already, as what is written twice."""
+    shown = display(name)
+    if shown in names:
+        return 0
+    if len(names) < NAMES_KEPT:
+        names[shown] = None
+    return 1

@@ -5,6 +5,7 @@ nothing that is swapped during the walk leads out of the tree. What changes whil
 moved behind the back of the walk (`moved`), is written at the end of the archive, where it counts: a later entry wins
 when tar extracts.
 
+What no restore accepts is not archived: device nodes, and what makes a file run as its owner or group (setuid, setgid).
 Extended attributes and ACLs are not archived, as in the archives of GitLab's own tools. Nanosecond times are exact with
 GNU tar; Python's tarfile rounds them to a float, and bsdtar misreads fractions of seconds before 1970.
 """
@@ -38,11 +39,10 @@ if TYPE_CHECKING:
 _OPEN_DIRECTORIES = 100
 """How many directories above the present one are kept open. Those further up are opened again on the way back."""
 _FILE, _DIRECTORY, _OTHER = b"f", b"d", b"o"
+_WAYS = {stat.S_IFREG: _FILE, stat.S_IFDIR: _DIRECTORY}
 _TYPEFLAGS = {
     stat.S_IFLNK: header.SYMBOLIC_LINK,
     stat.S_IFIFO: header.FIFO,
-    stat.S_IFCHR: header.CHARACTER,
-    stat.S_IFBLK: header.BLOCK_DEVICE,
 }
 
 
@@ -116,6 +116,8 @@ class _Tree:
     moved: Moved
     _stack: list[_Frame] = field(factory=list)
     _links: Links = field(factory=Links)
+    _late: bool = False
+    """Whether the walk is over, and names may be written that are in the archive already."""
 
     # The walk
 
@@ -125,6 +127,7 @@ class _Tree:
 
     def look_again(self) -> None:
         """Add what was moved during the walk to where that had been already."""
+        self._late = True
         for batch in self.moved.batches():
             for path, is_directory in batch.items():
                 self.cancel.check()
@@ -255,17 +258,12 @@ class _Tree:
     def _other(self, parent: int, name: bytes, path: bytes) -> bytes | None:
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
         kind = stat.S_IFMT(status.st_mode)
-        if kind == stat.S_IFREG:
-            return _FILE
-        if kind == stat.S_IFDIR:
-            return _DIRECTORY
-        if kind == stat.S_IFSOCK:
-            self.notes.note_socket(path)
-            return None
+        if kind in _WAYS:
+            return _WAYS[kind]
         if kind not in _TYPEFLAGS:
-            self.notes.note_unreadable(path, "tar has no such type of file")
+            self._leave_out(path, kind)
             return None
-        link, device = b"", (0, 0)
+        link = b""
         if kind == stat.S_IFLNK:
             try:
                 link = os.readlink(name, dir_fd=parent)
@@ -273,12 +271,18 @@ class _Tree:
                 if error.errno == errno.EINVAL:
                     return _OTHER
                 raise
-        elif kind != stat.S_IFIFO:
-            device = os.major(status.st_rdev), os.minor(status.st_rdev)
         if not self._linked(path, status):
-            self.writer.add(self.entry.header(path, _TYPEFLAGS[kind], status, link=link, device=device))
+            self.writer.add(self.entry.header(path, _TYPEFLAGS[kind], status, link=link))
             self._remember(path, status)
         return None
+
+    def _leave_out(self, path: bytes, kind: int) -> None:
+        if kind == stat.S_IFSOCK:
+            self.notes.note_socket(path)
+        elif kind in {stat.S_IFCHR, stat.S_IFBLK}:
+            self.notes.note_device(path)
+        else:
+            self.notes.note_unreadable(path, "tar has no such type of file")
 
     def _file(self, parent: int, name: bytes, path: bytes) -> bytes | None:
         try:
@@ -308,9 +312,9 @@ class _Tree:
         known = self._links.get(status)
         if known is None or path in known.names:
             return False
-        if known.was != content_version(status):
-            # It changed since, or its number was given to another file. Both are right after: a copy now, and, if they
-            # are one file then, all names once more at the end.
+        if self._late or known.was != content_version(status):
+            # It changed since, or its number was given to another file, or another file may have been written under its
+            # first name. What is right after all of these: a copy now and, if it is one file then, all names once more.
             self.changing.add([*known.names, path], status, status)
             return False
         self.writer.add(self.entry.header(path, header.HARD_LINK, status, link=known.names[0]))
