@@ -45,8 +45,11 @@ class RepositoryOptions:
     """`gitaly` or `git`; None for the one that the installation asks for."""
     server_side: bool = False
     """Whether each Gitaly writes its repositories to its own object storage, rather than into the backup."""
+    incremental: bool = False
+    """Whether repositories are backed up as increments on an earlier backup. All else is always backed up in full."""
     base: Path | None = None
-    """The directory of the complete backup that the repositories of this one are increments on."""
+    """The directory of the backup that the repositories of this one are increments on; None for the newest that can
+    serve. When an archiver sees it, it is chosen and checked: None means a full backup."""
     storages: tuple[str, ...] = ()
     """Only repositories on these storages; empty for all."""
     paths: tuple[str, ...] = ()
@@ -100,6 +103,8 @@ class BackupJob:
     """Takes the name (relative to `root`) and the SHA-256 (in hexadecimal) of each finished file."""
     warn: Callable[[str], None]
     """Takes what was left out, or could not be read as it was. Makes the component end with status `warning`."""
+    notice: Callable[[str], None] = field(default=lambda _message: None)
+    """Takes what a user may want to know, and is no flaw of the backup."""
 
     def read(self, count: int) -> None:
         """Say that `count` bytes of the source have been read."""

@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from ..archivers.base import BackupJob, RepositoryOptions
 from ..archivers.registry import archiver_for
@@ -31,6 +31,7 @@ from ..streams.cancel import Cancellation
 from ..streams.codec import codec_named
 from ..streams.files import FileSink, remove_tree
 from ..version import __version__
+from .base import with_base
 from .journal import recover
 from .run import Tally, Telling, default_jobs, run_all
 
@@ -89,6 +90,15 @@ def options(
     asked = {repositories.archiver, archivers.get("repositories")} - {None}
     if len(asked) > 1:
         raise UsageError(f"two archivers are given for the repositories: {' and '.join(sorted(map(str, asked)))}")
+    if repositories.base is not None and not repositories.incremental:
+        raise UsageError(
+            "a base was given for a backup that is to be full", hint="--base BACKUP_ID goes with --incremental."
+        )
+    if repositories.incremental and repositories.server_side:
+        raise UsageError(
+            "server-side backups are made in full",
+            hint="Whether an increment in Gitaly's object storage is whole cannot be seen from here.",
+        )
     return CreateOptions(
         components=frozenset(component.id for component in select(only, skip)),
         jobs=jobs or default_jobs(),
@@ -149,12 +159,16 @@ def create(
         recover(store, instance, tell)
         for name in store.remove_dead_staging():
             tell(Noticed(f"removed {name}, which an interrupted run has left"))
+        repositories, base_note = with_base(store, chosen.repositories, planned)
+        chosen = evolve(chosen, repositories=repositories)
         started_at = datetime.now(UTC)
         with store.staging(started_at, instance.gitlab_version) as staging:
             run = _Run(instance, chosen, planned, staging, tell, started_at)
             backup_id = str(staging.backup_id)
             active = tuple(item.component.id for item in planned if item.left_out is None)
             tell(OperationStarted("backup", backup_id, staging.target, active))
+            if base_note:
+                tell(Noticed(base_note))
             if "repositories" in active and (selection := chosen.repositories.selection):
                 tell(Noticed(f"this backup is partial: it has only repositories {selection}"))
             try:
@@ -290,6 +304,7 @@ class _Run:
             progress=tally.progress,
             written=files.__setitem__,
             warn=tally.warn,
+            notice=lambda message: self.tell(Noticed(message)),
         )
         return _Work(item, job, tally, files)
 
@@ -298,6 +313,8 @@ class _Run:
         if self._attempt(work, work.back_up, stop):
             self.digests.update(work.files)
             status = Status.WARNING if work.tally.warnings else Status.COMPLETE
+            if self.chosen.repositories.incremental and work.id == "repositories":
+                work.details.setdefault("base", None)
             self._record(work.item, work.tally, status, None, work.details)
 
     def _attempt(self, work: _Work, step: Callable[[], None], stop: Cancellation) -> bool:

@@ -13,6 +13,7 @@ from attrs import define, field
 from ...errors import CancelledError, ComponentError, GitLabBackupError, ProgramError
 from ...streams.cancel import Cancellation
 from .back_up import Outcome, back_up_repository
+from .increments import Base
 from .listing import Listing, listing_of, storages_on_disk
 from .program import Git
 from .restore import GitRestore
@@ -58,9 +59,10 @@ class GitArchiver:
         `ProgramNotFoundError`, `StreamError`, `CancelledError`.
         """
         git = Git.of(job.instance, jobs=job.jobs, cancel=job.cancel)
+        base = Base.of(job)
         with closing(listing_of(job)) as listing:
             storages = storages_on_disk(job.instance, listing.storages)
-            work = _Work(job, git, storages, listing)
+            work = _Work(job, git, storages, listing, base)
             for problem in listing.rejected:
                 work.fail(problem)
             work.run()
@@ -79,6 +81,7 @@ class GitArchiver:
             "git_version": git.version,
             "storages": dict(sorted(listing.storages.items())),
             **job.repositories.record,
+            **({} if base is None else base.details() | work.steps()),
         }
 
     def verify(self, job: VerifyJob) -> None:
@@ -118,6 +121,7 @@ class _Work:
     git: Git
     storages: Mapping[str, StorageOnDisk]
     listing: Listing
+    base: Base | None
     outcomes: Counter[Outcome] = field(factory=Counter)
     failed: list[str] = field(factory=list)
     failed_places: list[str] = field(factory=list)
@@ -148,6 +152,11 @@ class _Work:
             if place is not None:
                 self.failed_places.append(place)
 
+    def steps(self) -> dict[str, JSON]:
+        """Return how many repositories are there in full, have a new step, and have none."""
+        kinds = {"full": Outcome.STORED, "increments": Outcome.INCREMENT, "unchanged": Outcome.UNCHANGED}
+        return {name: self.outcomes[outcome] for name, outcome in kinds.items()}
+
     def warn_of_bare_storages(self) -> None:
         """Warn of storages on which not one of the projects' repositories was found."""
         for name, expected in sorted(self.expected.items()):
@@ -174,12 +183,12 @@ class _Work:
         place = storage.path / repository.relative_path
         try:
             try:
-                outcome = back_up_repository(self.job, self.git, repository, storage)
+                outcome = back_up_repository(self.job, self.git, repository, storage, self.base)
             except (ComponentError, ProgramError, OSError):
                 if place.exists():
                     raise
                 # It was removed while it was read: as good as never there.
-                outcome = back_up_repository(self.job, self.git, repository, storage)
+                outcome = back_up_repository(self.job, self.git, repository, storage, self.base)
         except (ComponentError, ProgramError, OSError) as error:
             hint = f" ({error.hint})" if isinstance(error, GitLabBackupError) and error.hint else ""
             name = f"{repository.storage}/{repository.relative_path}"

@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
-from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from attrs import define, field, frozen
+from attrs import frozen
 
-from ...errors import ComponentError, ProgramError, StreamError
-from ..base import make_private
-from .bundle import opening
-from .hooks import write_hooks
-from .layout import MANIFESTS, RepositoryManifest, Step, latest_path, manifest_path
+from ...errors import CorruptStreamError, ProgramError
+from .files import Files, place_of
+from .increment import NothingSharedError, write_increment
 from .repository import LocalRepository
+from .writing import Outcome, Writing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from ...instance.repositories import Repository
     from ...streams.process import Account
-    from ...streams.sink import Sink
     from ..base import BackupJob
+    from .increments import Base
     from .program import Git
-    from .repository import Refs
 
-_TRIES: Final = 3
-"""How often objects are read, from a new list of refs, before a repository is given up. Objects can go after the refs
-were listed only when a push replaced the refs and housekeeping pruned what they had named."""
-
-
-class Outcome(Enum):
-    """What was found."""
-
-    STORED = "stored"
-    EMPTY = "empty"
-    MISSING = "missing"
+__all__ = ["Outcome", "StorageOnDisk", "back_up_repository"]
 
 
 @frozen(kw_only=True)
@@ -49,8 +34,12 @@ class StorageOnDisk:
     """The user to run git as; None for the one that this process runs as."""
 
 
-def back_up_repository(job: BackupJob, git: Git, repository: Repository, storage: StorageOnDisk) -> Outcome:
+def back_up_repository(
+    job: BackupJob, git: Git, repository: Repository, storage: StorageOnDisk, base: Base | None = None
+) -> Outcome:
     """Write `repository` into the backup of `job`. Where that fails, nothing of it is left there.
+
+    With `base`, it is an increment on what that has of it, if that is anything to build on.
 
     Raises `ComponentError`, `ProgramError` or `OSError` for what is wrong with this repository, and `StreamError` where
     the backup cannot be written.
@@ -62,168 +51,26 @@ def back_up_repository(job: BackupJob, git: Git, repository: Repository, storage
         cancel=job.cancel,
         spool_directory=job.root,
     )
-    with _place(job, repository):
+    with place_of(job, repository):
         exists = local.exists()
-        with _Files.of(job) as files:
-            if exists:
-                return _write(job, repository, local, files)
-            # gitaly-backup 17.0 asks for an object format even of what does not exist.
-            manifest = RepositoryManifest(
-                object_format="sha1", steps=(_first_step(job, repository),), empty=True, non_existent=True
-            )
-            _finish(job, repository, files, manifest)
-            return Outcome.MISSING
+        with Files.of(job) as files:
+            writing = Writing(job=job, repository=repository, local=local, files=files)
+            if not exists:
+                return writing.missing()
+            return _incremental(writing, base) or writing.full()
 
 
-def _write(job: BackupJob, repository: Repository, local: LocalRepository, files: _Files) -> Outcome:
-    step = _first_step(job, repository)
-
-    def warn(message: str) -> None:
-        job.warn(f"{repository.project_path} ({repository.storage}/{repository.relative_path}): {message}")
-
-    write_hooks(local.path, lambda: _Held(files.create(step.custom_hooks_path)), cancel=job.cancel, warn=warn)
-    refs = _refs_with_objects(job, local, files, step)
+def _incremental(writing: Writing, base: Base | None) -> Outcome | None:
+    """Write an increment; return None where it is better to begin anew."""
+    if base is None:
+        return None
     try:
-        for message in refs.warnings:
-            warn(message)
-        _put(job, files.create(step.ref_path), refs.lines(head_first=True))
-        empty = refs.object_format is None
-        head = refs.head.reference or b""
-        try:
-            head_reference = head.decode()
-        except UnicodeDecodeError:
-            head_reference = ""
-            warn(f"HEAD names {head!r}, which is not UTF-8: a restore will have HEAD detached")
-        manifest = RepositoryManifest(
-            object_format=refs.object_format or local.object_format(),
-            steps=(step,),
-            head_reference=head_reference,
-            empty=empty,
-        )
-    finally:
-        refs.close()
-    _finish(job, repository, files, manifest)
-    return Outcome.EMPTY if empty else Outcome.STORED
-
-
-def _refs_with_objects(job: BackupJob, local: LocalRepository, files: _Files, step: Step) -> Refs:
-    """Write the bundle of one list of refs, and return that list."""
-    failed: list[bytes] = []
-    while True:
-        refs = local.refs()
-        try:
-            if refs.object_format is None:
-                return refs
-            with files.attempt(step.bundle_path) as sink:
-                sink.write(opening(refs.object_format))
-                _put(job, sink, refs.lines(head_first=False))
-                sink.write(b"\n")
-                local.write_pack(refs, sink, job.read)
-        except ProgramError:
-            refs.close()
-            # What fails twice with the same refs will fail again.
-            if refs.digest in failed or len(failed) + 1 >= _TRIES:
-                raise
-            failed.append(refs.digest)
-        except BaseException:
-            refs.close()
-            raise
-        else:
-            return refs
-
-
-def _finish(job: BackupJob, repository: Repository, files: _Files, manifest: RepositoryManifest) -> None:
-    files.finish()
-    toml = manifest.to_toml()
-    storage, path = repository.storage, repository.relative_path
-    # Last: a repository is in a backup as soon as its manifest is. The newest is a copy of it.
-    for name in (manifest_path(storage, path, job.backup_id), latest_path(storage, path)):
-        files.write(name, toml)
-
-
-def _first_step(job: BackupJob, repository: Repository) -> Step:
-    return Step.of(repository.storage, repository.relative_path, job.backup_id, 1)
-
-
-def _put(job: BackupJob, sink: Sink, pieces: Iterator[bytes]) -> None:
-    for piece in pieces:
-        sink.write(piece)
-        job.read(len(piece))
-
-
-@contextmanager
-def _place(job: BackupJob, repository: Repository) -> Iterator[None]:
-    """Make the directory of the manifests, which also keeps a second row of the same path out."""
-    parts = f"{repository.storage}/{repository.relative_path}"
-    root = job.root / job.component.destination
-    manifests = root / MANIFESTS / parts
-    try:
-        make_private(manifests.parent)
-        try:
-            manifests.mkdir(mode=0o700)
-        except FileExistsError:
-            raise ComponentError("the database names this place a second time") from None
-    except OSError as error:
-        raise StreamError(f"the directory {manifests} cannot be made: {error.strerror}") from error
-    try:
-        yield
-    except BaseException:
-        # Only what is this repository's own and empty: others may be making theirs beside it.
-        for directory in (manifests, root / parts / job.backup_id, root / parts):
-            with suppress(OSError):
-                directory.rmdir()
-        raise
-
-
-class _Held:
-    """A sink that others finish; it is really finished together with all other files of the repository."""
-
-    def __init__(self, sink: Sink) -> None:
-        self.write = sink.write
-        self.abort = sink.abort
-
-    def finish(self) -> None:
+        earlier = base.earlier(writing.repository.storage, writing.repository.relative_path)
+        return None if earlier is None else write_increment(writing, earlier)
+    except CorruptStreamError as error:
+        writing.warn(f"the backup {base.backup_id} is damaged, so this is backed up in full: {error}")
+    except (NothingSharedError, ProgramError):
+        # Or only a part of what refs led to is left: git cannot leave out what it does not find.
         pass
-
-
-@define
-class _Files:
-    """The files of one repository. None counts as written before all of them can be."""
-
-    job: BackupJob
-    open: list[Sink] = field(factory=list)
-
-    @classmethod
-    @contextmanager
-    def of(cls, job: BackupJob) -> Iterator[_Files]:
-        files = cls(job)
-        try:
-            yield files
-        finally:
-            for sink in files.open:
-                sink.abort()  # does nothing to those that are finished
-
-    def create(self, relative: str) -> Sink:
-        sink = self.job.create_file(f"{self.job.component.destination}/{relative}")
-        self.open.append(sink)
-        return sink
-
-    @contextmanager
-    def attempt(self, relative: str) -> Iterator[Sink]:
-        """Create a file that goes away when the block fails, so that it can be created again."""
-        sink = self.create(relative)
-        try:
-            yield sink
-        except BaseException:
-            sink.abort()
-            self.open.remove(sink)
-            raise
-
-    def write(self, relative: str, content: bytes) -> None:
-        sink = self.create(relative)
-        sink.write(content)
-        sink.finish()
-
-    def finish(self) -> None:
-        for sink in self.open:
-            sink.finish()
+    writing.files.discard()
+    return None

@@ -30,12 +30,18 @@ _PACK_VERSIONS: Final = (2, 3)
 def opening(object_format: str) -> bytes:
     """Return what a bundle begins with. Followed by the refs, a line each, an empty line, and a pack.
 
+    Before the refs come the commits that must be there already, if any: a line each, which begins with a hyphen.
     Followed by an empty line only, it is the bundle of a step in which nothing is new: git fetches from it without
     complaint, where it would refuse an empty file.
     """
     if object_format == "sha1":
         return b"# v2 git bundle\n"
     return b"# v3 git bundle\n" + _OBJECT_FORMAT + object_format.encode() + b"\n"
+
+
+def is_empty_pack(beginning: bytes) -> bool:
+    """Tell by its beginning whether a pack has no objects. What is too short to tell is none."""
+    return len(beginning) >= _PACK_HEADER.size and beginning[:4] == b"PACK" and not any(beginning[8:12])
 
 
 @frozen(kw_only=True)

@@ -15,7 +15,7 @@ from ...errors import ComponentError, CorruptStreamError, StreamError
 from ...streams.files import remove_tree
 from ...streams.process import run
 from ...streams.tar import extract
-from .bundle import BundleReader
+from .bundle import BundleReader, is_empty_pack
 from .hooks import NAME as HOOKS
 from .layout import OBJECT_FORMATS, is_ref_name, read_refs, shown
 from .lines import Lines
@@ -113,7 +113,7 @@ class Builder:
                 self.cancel.check()
             pieces = self._counted(lines.rest())
             first = next(pieces, None)
-            if first is None:
+            if first is None or is_empty_pack(first):
                 return  # an increment in which nothing is new
             # What a pack says of itself is checked, and that it has the bases of its deltas; not whether its objects
             # are what git would accept today: GitLab has repositories that are not, and Gitaly fetches as leniently.

@@ -85,6 +85,38 @@ class Refs:
         self._spool.close()
 
 
+@frozen
+class Known:
+    """Objects that were asked for, and what git knows of them. Close it when done."""
+
+    _spool: BinaryIO
+
+    def oids(self) -> Iterator[bytes]:
+        """Yield lines with the ids of those that are there, in pieces."""
+        return self._of(lambda line: not line.endswith(b" missing\n"))
+
+    def commits(self) -> Iterator[bytes]:
+        """Yield lines with the ids of those that are commits, in pieces."""
+        return self._of(lambda line: line.endswith(b" commit\n"))
+
+    def _of(self, wanted: Callable[[bytes], bool]) -> Iterator[bytes]:
+        self._spool.seek(0)
+        while lines := self._spool.readlines(_PIECE):
+            if piece := b"".join(line[: line.index(b" ")] + b"\n" for line in lines if wanted(line)):
+                yield piece
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._spool.close()
+
+
+def _revisions(refs: Refs, without: Known | None) -> Iterator[bytes]:
+    yield from refs.oids()
+    if without is not None:
+        yield b"--not\n"
+        yield from without.oids()
+
+
 @frozen(kw_only=True)
 class LocalRepository:
     """A repository on a storage of this machine.
@@ -151,16 +183,32 @@ class LocalRepository:
             raise ComponentError(f"has the unknown object format {name!r}")
         return name
 
-    def write_pack(self, refs: Refs, sink: Sink, count: Callable[[int], None]) -> None:
+    def known(self, oids: Iterator[bytes]) -> Known:
+        """Find out which of these objects (a line each) there are still, by one run of git. Close the result."""
+        spooled = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=str(self.spool_directory))  # noqa: SIM115 - Known closes it
+        spool = cast("BinaryIO", spooled)
+        try:
+            command = self.git.on(
+                self.path, self.account, "cat-file", "--batch-check=%(objectname) %(objecttype)", "--buffer"
+            )
+            run(command, stdin=oids, stdout=_Spool(spool), cancel=self.cancel)
+        except BaseException:
+            spool.close()
+            raise
+        return Known(spool)
+
+    def write_pack(self, refs: Refs, sink: Sink, count: Callable[[int], None], *, without: Known | None = None) -> None:
         """Write a pack of everything that `refs` reach into `sink`, which is not finished.
 
-        The options are those that `git bundle create` passes (`bundle.c`), without `--thin`: nothing is to be missing.
-        Objects of an object pool are part of it. Deltas and packed objects are taken over as they are.
+        The options are those that `git bundle create` passes (`bundle.c`). With `without`, what these objects reach is
+        left out, and may be the base of a delta; else nothing is missing. Objects of an object pool are part of it.
+        Deltas and packed objects are taken over as they are.
         """
+        options = ("--thin",) if without is not None else ()
         command = self.git.on(
-            self.path, self.account, "pack-objects", "--revs", "--stdout", "--delta-base-offset", "--quiet"
+            self.path, self.account, "pack-objects", "--revs", "--stdout", "--delta-base-offset", "--quiet", *options
         )
-        run(command, stdin=refs.oids(), stdout=CountingSink(sink, count), cancel=self.cancel)
+        run(command, stdin=_revisions(refs, without), stdout=CountingSink(sink, count), cancel=self.cancel)
 
     def _look_through(self, refs: Refs, spool: BinaryIO) -> None:
         spool.seek(0)
