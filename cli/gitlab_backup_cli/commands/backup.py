@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
-from gitlab_backup.errors import ExitStatus
+from gitlab_backup.errors import ExitStatus, UsageError
 
 from .. import documents
 from ..boundary import document_of_failure
@@ -31,6 +31,7 @@ class _Choices(TypedDict):
     skip: list[str]
     compression: str
     level: int | None
+    archivers: dict[str, str]
 
 
 def backup_all(
@@ -44,10 +45,14 @@ def backup_all(
         int | None, typer.Option(metavar="N", help="Do N things at once. Default: one for each core.")
     ] = None,
     compression: Annotated[
-        str, typer.Option(metavar="gzip|zstd|none", help="How dumps and archives are compressed.")
+        str, typer.Option(metavar="gzip|zstd|none|…", help="How dumps and archives are compressed.")
     ] = "gzip",
     compression_level: Annotated[
         int | None, typer.Option(metavar="N", help="How hard. Each has its own levels.")
+    ] = None,
+    archiver: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COMPONENT=NAME", help="Have another archiver back up a component. Repeat it for others."),
     ] = None,
     keep_going: Annotated[bool, typer.Option("--keep-going", help="Publish the rest where a component fails.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")] = False,
@@ -63,9 +68,15 @@ def backup_all(
       gitlab-backup-cli backup all
       gitlab-backup-cli backup all --skip registry,artifacts --compression zstd
     """  # noqa: D301 - \b keeps the lines of the example apart
-    choices = _Choices(only=ids(only), skip=ids(skip), compression=compression, level=compression_level)
     status = ExitStatus.COMPLETE
     with document_of_failure(documents.failed if json else None):
+        choices = _Choices(
+            only=ids(only),
+            skip=ids(skip),
+            compression=compression,
+            level=compression_level,
+            archivers=_archivers(archiver or ()),
+        )
         if dry_run:
             _plan(session, choices, json=json, quiet=quiet)
         else:
@@ -77,6 +88,18 @@ def backup_all(
 def ids(values: Iterable[str] | None) -> list[str]:
     """Return the ids of an option that is repeated, takes lists, or both."""
     return [name for value in values or () for each in value.split(",") if (name := each.strip())]
+
+
+def _archivers(values: Iterable[str]) -> dict[str, str]:
+    """Return the archiver of each component that one is given for."""
+    chosen: dict[str, str] = {}
+    for value in values:
+        component, _, name = (part.strip() for part in value.partition("="))
+        if not component or not name:
+            raise UsageError(f"--archiver takes COMPONENT=NAME, not {value!r}", hint="For example: uploads=files.")
+        if chosen.setdefault(component, name) != name:
+            raise UsageError(f"two archivers are given for {component}: {chosen[component]} and {name}")
+    return chosen
 
 
 def _create(
