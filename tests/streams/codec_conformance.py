@@ -143,7 +143,8 @@ class CodecConformance:
         thread.join()
         pool.shutdown()
         assert submitted <= 16
-        assert early == (pool.submitted == 0)
+        # Only one that does all the work itself can have come to its end meanwhile.
+        assert not early or pool.submitted == 0
 
     def test_abort_does_not_wait(self, codec: Codec) -> None:
         """`abort` gives up what is pending, aborts the sink, and does not wait for a pool that is busy."""
