@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import shutil
 import signal
 from contextlib import suppress
 from subprocess import TimeoutExpired
@@ -197,6 +198,60 @@ def test_question_beside_a_document(program: Program, backup: Backup, tmp_path: 
     document = json.loads((tmp_path / "out").read_text())
     assert ("failed", ["db", "uploads"]) == (document["status"], list(document["plan"]))
     assert document["notes"]
+
+
+def test_sessions(installation: ThrowawayInstallation, program: Program, backup: Backup) -> None:
+    """Who is connected is listed, with the advice what to stop; `--yes` does not hide it, and the document has it."""
+    import psycopg
+
+    server, name = installation.cluster, installation.databases["main"]
+    with psycopg.connect(
+        host=str(server.socket_directory),
+        port=server.port,
+        user="gitlab",
+        dbname=name,
+        application_name="puma: worker 1",
+        autocommit=True,
+    ):
+        result = program("restore", "all", backup.id, "--only", "db", "--yes", "--json")
+    assert 0 == result.status, result.err
+    (note,) = [each for each in result.document["notes"] if "puma: worker 1" in each]
+    assert f"connected to {name}: " in note
+    assert all(f"`gitlab-ctl stop {each}`" in note for each in ("puma", "sidekiq"))
+    assert f"  - {note}\n" in result.err
+
+
+def test_database_strategy(installation: ThrowawayInstallation, program: Program, backup: Backup) -> None:
+    """Which way is taken, and why, is a note; one that is asked for and not possible is refused with the reason."""
+    only = ("restore", "all", backup.id, "--only", "db", "--dry-run", "--json")
+    (chosen,) = [note for note in program(*only).document["notes"] if "strategy transaction" in note]
+    assert "the role may not create databases" in chosen
+    assert "cannot be put back" in chosen
+    refused = program(*only, "--database-strategy", "swap")
+    assert (8, "failed") == (refused.status, refused.document["status"])
+    assert "the role may not create databases" in refused.err
+    assert installation.databases["main"] in refused.err
+    installation.cluster.psql("ALTER ROLE gitlab CREATEDB")
+    try:
+        swap, transaction = program(*only), program(*only, "--database-strategy", "transaction")
+    finally:
+        installation.cluster.psql("ALTER ROLE gitlab NOCREATEDB")
+    assert any("(strategy swap)" in note for note in swap.document["notes"])
+    assert any("(strategy transaction)" in note for note in transaction.document["notes"])
+
+
+def test_keep_old(installation: ThrowawayInstallation, program: Program, backup: Backup) -> None:
+    """With `--keep-old`, what was replaced is beside the new, all of it; without, nothing is."""
+    uploads = installation.directories["uploads"]
+    old = uploads.with_name(f"{uploads.name}.before-{backup.id}")
+    before = compare.tree(uploads)
+    restore = ("restore", "all", backup.id, "--only", "uploads", "--yes")
+    assert 0 == program(*restore, "--keep-old").status
+    assert before == compare.tree(old)
+    assert before != compare.tree(uploads)
+    shutil.rmtree(os.fsencode(old))  # as bytes: not all names in it are UTF-8
+    assert 0 == program(*restore).status
+    assert [uploads] == list(uploads.parent.glob(f"{uploads.name}*"))
 
 
 def test_damage(installation: ThrowawayInstallation, program: Program, backup: Backup) -> None:
