@@ -427,6 +427,8 @@ def test_refs_and_bundle_agree_while_others_push(bench: Bench) -> None:
             listed = [b"%s %s\n" % (oid.encode(), name) for oid, name in [*kept.refs[1:], kept.refs[0]]]
             assert b"# v2 git bundle\n" + b"".join(listed) == kept.header
             assert kept.refs[1:] == restored_refs(kept.bundle, bench.directory, salt=rounds)
+            had = {b"refs/tags": {tips[-1]}, b"refs/heads": set(tips)}
+            assert [] == [ref for oid, ref in kept.refs[1:] if oid not in had[ref.rpartition(b"/")[0]]]
             assert [] == bench.verify(details)
     finally:
         done.set()

@@ -39,7 +39,13 @@ def _rewrite(path: Path) -> None:
     path.write_bytes(b"B" * BIG)
 
 
-@pytest.mark.parametrize("change", [_append, _truncate, _rewrite])
+def _rewrite_unseen(path: Path) -> None:
+    before = path.stat()
+    _rewrite(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("change", [_append, _truncate, _rewrite, _rewrite_unseen])
 def test_a_file_that_changes_once_is_written_again(tmp_path: Path, change: Callable[[Path], None]) -> None:
     """A file that is changed while it is read ends up as it was afterwards, with its links; all else is exact too."""
     tree = tmp_path / "in"

@@ -78,6 +78,7 @@ class Load:
         self._directories: set[str] = set()
         self._states: defaultdict[str, set[str]] = defaultdict(set)
         self._touched: set[str] = set()
+        self._quiet: set[str] = set()
         self._number = 0
         self.operations = 0
         """How many have been done."""
@@ -123,9 +124,11 @@ class Load:
         self._states[name].add(_digest(content))
 
     def _pick(self) -> tuple[str, _File] | None:
-        names = sorted(
-            name for name, file in self._files.items() if not file.names & self._quiet
-        ) if self.operations else sorted(self._files)  # fmt: skip
+        names = sorted(name for name, file in self._files.items() if not self._quiet & file.names)
+        # Reading a large file takes longest: that is when it should change.
+        large = [name for name in names if len(self._files[name].content) > _LARGE // 2]
+        if large and self._chance.random() < 1 / 3:
+            names = large
         if not names:
             return None
         name = self._chance.choice(names)
