@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, BinaryIO, ClassVar, Protocol
 
 from attrs import define, field, frozen
@@ -138,12 +139,17 @@ class BackupJob:
         self.written(relative, sha256)
 
 
-def make_private(directory: Path) -> None:
+def make_private(directory: Path | str) -> None:
     """Make a private directory, and those above it: what `mkdir` makes on the way has the mode of the umask."""
-    if not directory.is_dir():
-        make_private(directory.parent)
-        directory.mkdir(mode=0o700, exist_ok=True)
-        directory.chmod(0o700)
+    try:
+        os.mkdir(directory, 0o700)  # noqa: PTH102 - a Path for each of many is slow
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        make_private(os.path.dirname(directory))  # noqa: PTH120 - likewise
+        make_private(directory)
+        return
+    os.chmod(directory, 0o700)  # noqa: PTH101 - likewise
 
 
 class _BackupFile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,6 @@ from .layout import MANIFESTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
     from ...instance.repositories import Repository
     from ...streams.sink import Sink
@@ -55,7 +55,7 @@ class Files:
 
     job: BackupJob
     open: list[Sink | Taken] = field(factory=list)
-    made: list[Path] = field(factory=list)
+    made: list[str] = field(factory=list)
     """Directories of files that were taken over."""
 
     @classmethod
@@ -91,7 +91,7 @@ class Files:
         for name in names:
             new = target or name
             if directory != (directory := new.rpartition("/")[0]):
-                self.made.append(self.job.root / directory)
+                self.made.append(f"{self.job.root}/{directory}")
                 make_private(self.made[-1])
             self.open.append(Taken.take(self.job, base, name, new))
 
@@ -102,7 +102,7 @@ class Files:
         self.open.clear()
         for directory in self.made:
             with suppress(OSError):  # not empty
-                directory.rmdir()
+                os.rmdir(directory)  # noqa: PTH106 - a Path for each of many is slow
         self.made.clear()
 
     def write(self, relative: str, content: bytes) -> None:
@@ -115,3 +115,5 @@ class Files:
         """Count all files as written."""
         for file in self.open:
             file.finish()
+        self.open.clear()
+        self.made.clear()

@@ -91,7 +91,7 @@ class Base:
         """Return what the base has of a repository; None where that is nothing to build on.
 
         That is: nothing at all, a repository that did not exist or was empty, or one with `MOST_STEPS`.
-        Raises `CorruptStreamError`, with the name of the file, where it is damaged.
+        Raises `CorruptStreamError`, with the name of the file, where its manifest is damaged, or files are missing.
         """
         name = f"{self.destination}/{manifest_path(storage, relative_path, self.backup_id)}"
         if name not in self.digests:
@@ -102,7 +102,7 @@ class Base:
             raise CorruptStreamError(f"{name} {error.message}") from None
         if manifest.empty or manifest.non_existent or len(manifest.steps) >= MOST_STEPS:
             return None
-        names = []
+        names: list[str] = []
         for step in manifest.steps:
             if not step.ref_path.startswith(f"{storage}/{relative_path}/"):
                 raise CorruptStreamError(f"{name} names a file of another repository: {step.ref_path}")
@@ -114,17 +114,14 @@ class Base:
         for file in names:
             if file not in self.digests:
                 raise CorruptStreamError(f"{file} is missing: {name} names it")
-            self.check(file)
-        earlier = Earlier(
-            base=self,
-            manifest=manifest,
-            manifest_name=name,
-            names=tuple(names),
-        )
+        earlier = Earlier(base=self, manifest=manifest, manifest_name=name, names=tuple(names))
         return None if earlier.refs_sha256 == _EMPTY else earlier
 
-    def check(self, name: str) -> None:
-        """Raise `CorruptStreamError` where a file is not what it was, as far as that can be told; see above."""
+    def check(self, name: str) -> int:
+        """Return the size of a file, in bytes.
+
+        Raises `CorruptStreamError` where it is not what it was, as far as that can be told; see above.
+        """
         path = f"{self.directory}/{name}"
         try:
             status = os.lstat(path)
@@ -136,6 +133,7 @@ class Base:
             with self.open(name) as file:
                 while file.read(_PIECE):
                     pass
+        return status.st_size
 
     def read(self, name: str) -> bytes:
         """Return the content of a small file, checked. Raises `CorruptStreamError`."""
@@ -223,12 +221,11 @@ class Taken:
         """Take over the file `source` of `base` as `target`: by a second name, else by a copy.
 
         The directory of `target` must be there. Raises `StreamError` where it cannot be made, and `CorruptStreamError`
-        where copying shows that it is damaged.
+        where the file is damaged; see above.
         """
-        path = f"{job.root}/{target}"
-        sha256 = base.digests[source]
-        if link(f"{base.directory}/{source}", path):
-            return cls(os.lstat(path).st_size, True, job, target, base, sha256)  # noqa: FBT003 - its fields in order
+        sha256, size = base.digests[source], base.check(source)
+        if link(f"{base.directory}/{source}", f"{job.root}/{target}"):
+            return cls(size, True, job, target, base, sha256)  # noqa: FBT003 - its fields in order
         sink = FileSink(job.root / target)
         try:
             with base.open(source) as file:
