@@ -58,6 +58,7 @@ class Backup:
         keep_going: bool = False,
         repositories: RepositoryOptions | None = None,
         archivers: Mapping[str, str] | None = None,
+        insecure_store: bool = False,
         observer: Observer = ignore,
         cancel: Cancellation | None = None,
     ) -> Backup:
@@ -66,8 +67,8 @@ class Backup:
         `only` and `skip` are ids of components; `jobs` is how many things are done at once (default: one a core);
         `compression` and `level` name the codec of dumps and archives. With `keep_going`, a component that fails is
         recorded, and the rest is published. `repositories` says which of them, and how. `archivers` names, by id, the
-        archivers of components that are not to have their usual ones. Events go to `observer`; `cancel` ends the work
-        from another thread.
+        archivers of components that are not to have their usual ones. With `insecure_store`, others may be able to
+        write to the backup path. Events go to `observer`; `cancel` ends the work from another thread.
 
         Raises `BackupFailedError`, `CancelledError`, `LockedError`, `PluginError`, `RefusedError`, `StoreError` or
         `UsageError`; then there is no new backup.
@@ -83,6 +84,7 @@ class Backup:
             keep_going=keep_going,
             repositories=repositories,
             archivers=archivers,
+            insecure_store=insecure_store,
         )
         return cls(create(instance, chosen, observer=observer, cancel=cancel))
 
@@ -204,6 +206,7 @@ class Backup:
         keep_old: bool = False,
         database_strategy: str | None = None,
         repositories: RepositoryOptions | None = None,
+        insecure_store: bool = False,
         confirm: Callable[[Proposal], bool] | None = None,
         observer: Observer = ignore,
         cancel: Cancellation | None = None,
@@ -213,7 +216,8 @@ class Backup:
         Everything is checked first, then `confirm` is asked, and only then anything changes. `force_version` restores
         into another version of GitLab; `verify=False` skips the verification; `dry_run` ends after the checks;
         `keep_old` keeps what was replaced (`<name>.before-<backup id>`); `database_strategy` is `swap` or `transaction`
-        (default: the better one that is possible).
+        (default: the better one that is possible); with `insecure_store`, others may be able to write to the backup
+        path, and to where this backup lies.
 
         Raises `CancelledError`, `DamagedError`, `LockedError`, `RefusedError`, `RestoreFailedError`, `StoreError` or
         `UsageError`; then the instance is as it was.
@@ -235,6 +239,7 @@ class Backup:
             force_version=force_version,
             verify=verify,
             dry_run=dry_run,
+            insecure_store=insecure_store,
         )
         return restore(
             self.path, instance, choice, confirm=confirm or (lambda _proposal: True), observer=observer, cancel=cancel

@@ -5,10 +5,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import pwd
 import re
 import stat
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +17,12 @@ from typing import TYPE_CHECKING
 from attrs import field, frozen
 
 from .backup_id import BackupId
-from .errors import BackupNotFoundError, LockedError, MetadataError, StoreError
+from .errors import BackupNotFoundError, LockedError, MetadataError, RefusedError, StoreError
 from .metadata import Metadata
 from .streams.files import publish, remove_durably, remove_tree, sync_tree, write_durably
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 LOCK_NAME = ".gitlab-backup.lock"
 LATEST = "latest"
@@ -80,6 +81,26 @@ class BackupStore:
             f"there is no backup {backup_id} in {self.path}",
             hint=f"The newest one is {ids[-1]}." if ids else "The backup path holds no backup.",
         )
+
+    def check_private(self, *owners: str) -> None:
+        """Make sure that nobody can write here but root, this user and the users `owners`. It need not exist.
+
+        Whoever can could read backups while they are made, and have others restored. Raises `RefusedError`.
+        """
+        try:
+            status = self.path.stat()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise self._unusable(error) from error
+        hint = (
+            "Mend that, or give --insecure-store if all who can write there may see and replace all of GitLab's data."
+        )
+        if status.st_uid not in {0, os.geteuid(), *_uids(owners)}:
+            raise RefusedError(f"the backup path {self.path} belongs to another user ({status.st_uid})", hint=hint)
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            mode = stat.S_IMODE(status.st_mode)
+            raise RefusedError(f"others can write to the backup path {self.path} (mode {mode:04o})", hint=hint)
 
     @contextmanager
     def lock(self, operation: str) -> Iterator[None]:
@@ -253,6 +274,12 @@ class Staging:
         """Make the backup visible: everything in it is on disk before, the new name is after. Raises `StreamError`."""
         sync_tree(self.path)
         publish(self.path, self.target)
+
+
+def _uids(users: Iterable[str]) -> Iterator[int]:
+    for user in users:
+        with suppress(KeyError):
+            yield pwd.getpwnam(user).pw_uid
 
 
 def _flock(descriptor: int) -> bool:

@@ -62,6 +62,8 @@ class CreateOptions:
     repositories: RepositoryOptions
     archivers: Mapping[str, str] = field(factory=dict)
     """The archiver of each component that is not to have its usual one, by their names."""
+    insecure_store: bool = False
+    """Whether others may be able to write to the backup path."""
 
 
 def options(
@@ -74,6 +76,7 @@ def options(
     keep_going: bool = False,
     repositories: RepositoryOptions | None = None,
     archivers: Mapping[str, str] | None = None,
+    insecure_store: bool = False,
 ) -> CreateOptions:
     """Return checked options. Raises `UsageError` for names and numbers that do not exist."""
     codec = codec_named(compression)
@@ -107,6 +110,7 @@ def options(
         keep_going=keep_going,
         repositories=repositories,
         archivers=archivers,
+        insecure_store=insecure_store,
     )
 
 
@@ -153,6 +157,8 @@ def create(
     """
     planned = plan(instance, chosen)
     store = BackupStore(instance.backup_path)
+    if not chosen.insecure_store:
+        store.check_private(instance.system_user)
     tell = Telling(observer)
     cancel = cancel or Cancellation()
     with store.lock("backup"):

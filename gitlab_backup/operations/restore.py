@@ -62,6 +62,8 @@ class RestoreChoice:
     force_version: bool
     verify: bool
     dry_run: bool
+    insecure_store: bool
+    """Whether others may be able to write to the backup path, and to where the backup lies."""
 
 
 def choose(
@@ -73,6 +75,7 @@ def choose(
     force_version: bool = False,
     verify: bool = True,
     dry_run: bool = False,
+    insecure_store: bool = False,
 ) -> RestoreChoice:
     """Return a checked choice. Raises `UsageError` for names and numbers that do not exist."""
     only, skip = frozenset(only), frozenset(skip)
@@ -87,6 +90,7 @@ def choose(
         force_version=force_version,
         verify=verify,
         dry_run=dry_run,
+        insecure_store=insecure_store,
     )
 
 
@@ -143,10 +147,14 @@ def restore(
     cancel = cancel or Cancellation()
     tell = Telling(observer)
     store = BackupStore(instance.backup_path)
+    stores = [store]
+    if os.path.realpath(path.parent) != os.path.realpath(store.path):
+        stores.append(BackupStore(path.parent))
     with ExitStack() as stack:
-        stack.enter_context(store.lock("restore"))
-        if os.path.realpath(path.parent) != os.path.realpath(store.path):
-            stack.enter_context(BackupStore(path.parent).lock("restore"))
+        for each in stores:
+            if not choice.insecure_store:
+                each.check_private(instance.system_user)
+            stack.enter_context(each.lock("restore"))
         recover(store, instance, tell)
         run = _check(path, instance, choice, tell, cancel)
         if choice.dry_run:
