@@ -56,6 +56,9 @@ def backup_all(
     ] = None,
     keep_going: Annotated[bool, typer.Option("--keep-going", help="Publish the rest where a component fails.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")] = False,
+    insecure_store: Annotated[
+        bool, typer.Option("--insecure-store", help="Accept a backup path that others can write to.")
+    ] = False,
     json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document; messages go to standard error.")
     ] = False,
@@ -80,7 +83,15 @@ def backup_all(
         if dry_run:
             _plan(session, choices, json=json, quiet=quiet)
         else:
-            backup = _create(session, choices, jobs=jobs, keep_going=keep_going, json=json, quiet=quiet)
+            backup = _create(
+                session,
+                choices,
+                jobs=jobs,
+                keep_going=keep_going,
+                insecure_store=insecure_store,
+                json=json,
+                quiet=quiet,
+            )
             status = ExitStatus.COMPLETE if backup.state == "complete" else ExitStatus.WARNINGS
     raise typer.Exit(status)
 
@@ -103,14 +114,29 @@ def _archivers(values: Iterable[str]) -> dict[str, str]:
 
 
 def _create(
-    session: Session, choices: _Choices, *, jobs: int | None, keep_going: bool, json: bool, quiet: bool
+    session: Session,
+    choices: _Choices,
+    *,
+    jobs: int | None,
+    keep_going: bool,
+    insecure_store: bool,
+    json: bool,
+    quiet: bool,
 ) -> Backup:
     from gitlab_backup import Backup
 
     started = time.monotonic()
     instance = session.instance()
     with session.cancelling(left=_LEFT) as cancel, display(quiet=quiet, document=json) as shown:
-        backup = Backup.create(instance, **choices, jobs=jobs, keep_going=keep_going, observer=shown, cancel=cancel)
+        backup = Backup.create(
+            instance,
+            **choices,
+            jobs=jobs,
+            keep_going=keep_going,
+            insecure_store=insecure_store,
+            observer=shown,
+            cancel=cancel,
+        )
         shown.close()
         shown.say(_closing(backup, time.monotonic() - started))
     if json:

@@ -57,6 +57,7 @@ class _Choices(TypedDict):
 
 
 def restore_all(
+    insecure_store: bool
     session: Session,
     *,
     backup_id: BackupIdArgument,
@@ -94,6 +95,9 @@ def restore_all(
     """Restore a backup: the installation is as the backup afterwards, or, where that fails, as it was.
 
     Everything is checked first. Then you are told what will be replaced, and asked.
+    insecure_store: Annotated[
+        bool, typer.Option("--insecure-store", help="Accept a backup path that others can write to.")
+    ] = False,
 
     \b
     Examples:
@@ -120,6 +124,7 @@ def restore_all(
 
 @define
 class _Run:
+        insecure_store=insecure_store,
     """One restore, and what is known of it so far."""
 
     session: Session
