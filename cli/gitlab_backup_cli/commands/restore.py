@@ -54,10 +54,10 @@ class _Choices(TypedDict):
     keep_going: bool
     keep_old: bool
     database_strategy: str | None
+    insecure_store: bool
 
 
 def restore_all(
-    insecure_store: bool
     session: Session,
     *,
     backup_id: BackupIdArgument,
@@ -87,6 +87,9 @@ def restore_all(
         DatabaseStrategy | None,
         typer.Option(help="How databases are replaced. Default: swap, where that is possible.", show_default=False),
     ] = None,
+    insecure_store: Annotated[
+        bool, typer.Option("--insecure-store", help="Accept a backup path that others can write to.")
+    ] = False,
     json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document; messages go to standard error.")
     ] = False,
@@ -95,9 +98,6 @@ def restore_all(
     """Restore a backup: the installation is as the backup afterwards, or, where that fails, as it was.
 
     Everything is checked first. Then you are told what will be replaced, and asked.
-    insecure_store: Annotated[
-        bool, typer.Option("--insecure-store", help="Accept a backup path that others can write to.")
-    ] = False,
 
     \b
     Examples:
@@ -115,6 +115,7 @@ def restore_all(
         keep_going=keep_going,
         keep_old=keep_old,
         database_strategy=database_strategy,
+        insecure_store=insecure_store,
     )
     run = _Run(session, ask=not (yes or dry_run), json=json, quiet=quiet)
     with document_of_failure(run.failed if json else None):
@@ -124,7 +125,6 @@ def restore_all(
 
 @define
 class _Run:
-        insecure_store=insecure_store,
     """One restore, and what is known of it so far."""
 
     session: Session
