@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gitlab_backup import COMPONENTS, BackupId, Manifest, Metadata
@@ -14,6 +13,7 @@ from gitlab_backup.manifest import BackupStatus, ComponentRecord, Compression, T
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 VERSION = "17.0.0-pre"
 FILES = {"uploads.tar.gz": b"uploads" * 10, "db/database.sql.gz": b"dump" * 20}

@@ -1,0 +1,102 @@
+"""`prune`, `pin` and `unpin`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gitlab_backup.events import BackupDeleted
+
+from .. import retention
+from ..boundary import document_of_failure
+from ..display import display
+from ..output import write, write_json
+from ..retention import RuleOptions, taking_rules
+from ..session import Session  # noqa: TC001 - the signature is looked at when the command starts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from gitlab_backup.events import Event
+
+    from ..documents import Document
+
+PinArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="BACKUP_ID",
+        help="The id of a backup, `latest`, or the name of a file of the Rake task.",
+        show_default=False,
+    ),
+]
+
+
+@taking_rules
+def prune(
+    session: Session,
+    *,
+    rules: RuleOptions,
+    legacy: Annotated[bool, typer.Option("--legacy", help="Prune *_gitlab_backup.tar of the Rake task, too.")] = False,
+    incomplete: Annotated[
+        bool, typer.Option("--incomplete", help="Remove what interrupted backups have left; alone, nothing else.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document; messages go to standard error.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+) -> None:
+    """Delete the backups that no rule keeps. Without a rule, `backup.keep_time` of gitlab.yml is the rule.
+
+    \b
+    Examples:
+      gitlab-backup-cli prune --keep-daily 7 --keep-weekly 4 --keep-monthly 12 --dry-run
+      gitlab-backup-cli prune --keep-within 14d --minimum 3
+    """  # noqa: D301 - \b keeps the lines of the example apart
+    from gitlab_backup.operations.prune import PruneOptions
+    from gitlab_backup.operations.prune import prune as run
+
+    deleted: list[BackupDeleted] = []
+    path: Path | None = None
+
+    def failed(error: BaseException) -> dict[str, Document]:
+        return retention.failed(path, deleted, error)
+
+    with document_of_failure(failed if json else None):
+        chosen = None if incomplete and not rules.given else rules.rules(session)
+        options = PruneOptions(rules=chosen, legacy=legacy, incomplete=incomplete, dry_run=dry_run)
+        store = session.store()
+        path = store.path
+        with session.cancelling(left=retention.LEFT) as cancel, display(quiet=quiet, document=json) as shown:
+
+            def observe(event: Event) -> None:
+                if isinstance(event, BackupDeleted):
+                    deleted.append(event)
+                shown(event)
+
+            done = run(store, options, observer=observe, cancel=cancel)
+    if json:
+        write_json(retention.document(done))
+    elif not quiet:
+        write("".join(f"{line}\n" for line in retention.lines(done, legacy=legacy)))
+
+
+def pin(session: Session, *, backup_id: PinArgument) -> None:
+    """Protect a backup from being pruned, until `unpin`.
+
+    \b
+    Example:
+      gitlab-backup-cli pin latest
+    """  # noqa: D301 - \b keeps the lines of the example apart
+    write(f"pinned {session.store().pin(backup_id)}\n")
+
+
+def unpin(session: Session, *, backup_id: PinArgument) -> None:
+    """Let a backup be pruned again.
+
+    \b
+    Example:
+      gitlab-backup-cli unpin 1714053314_2024_04_25_17.0.0-pre
+    """  # noqa: D301 - \b keeps the lines of the example apart
+    write(f"unpinned {session.store().unpin(backup_id)}\n")
