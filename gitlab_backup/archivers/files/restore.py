@@ -173,6 +173,7 @@ class Restoration:
         self._make_excluded()
         if self.inside and (self.new / LOST_AND_FOUND).exists() and (self.target / LOST_AND_FOUND).exists():
             raise ComponentError(f"{self.archive} has a {LOST_AND_FOUND}, which {self.target} has of its own")
+        job.cancel.check()  # the rest may take long
         sync_tree(self.new)
         for directory in {self.new.parent, *(made.parent for made in self.made)}:
             sync_directory(directory)
