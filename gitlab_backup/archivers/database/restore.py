@@ -116,6 +116,7 @@ class DatabaseRestore:
                 self._load_beside(job, target)
             else:
                 self._load_inside(job, target)
+            job.cancel.check()
 
     def swap(self, job: RestoreJob, facts: Mapping[str, JSON]) -> None:
         """Give each new database the name of the old one, or commit."""
