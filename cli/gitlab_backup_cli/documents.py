@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from gitlab_backup.components import COMPONENTS, Holder
 from gitlab_backup.errors import BackupFailedError, DocumentError
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gitlab_backup import Backup, Instance
+    from gitlab_backup.archivers.base import RepositoryOptions
     from gitlab_backup.manifest import ComponentRecord
     from gitlab_backup.operations.create import PlannedComponent
     from gitlab_backup.operations.restore import Proposal, Restored
@@ -74,6 +75,12 @@ def not_restored(backup: Backup | None, proposal: Proposal | None, error: BaseEx
     return {**run, **_proposal(proposal), "next_steps": [], **_error(error)}
 
 
+def chosen(repositories: RepositoryOptions) -> dict[str, Document]:
+    """Return what a run on a part of the repositories has besides: which part."""
+    selection = repositories.selection
+    return {"filter": cast("Document", selection.to_record())} if selection else {}
+
+
 def component(record: ComponentRecord) -> dict[str, Document]:
     """Return what became of a component."""
     return {
@@ -101,6 +108,7 @@ def listed(backup: Backup) -> dict[str, Document]:
         "gitlab_version": metadata.gitlab_version if metadata is not None else None,
         "status": backup.state.value,
         "size_bytes": backup.size_bytes,
+        "partial": backup.partial,
     }
 
 

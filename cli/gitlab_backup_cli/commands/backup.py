@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
+from gitlab_backup.archivers.base import RepositoryOptions
+from gitlab_backup.components import Holder
 from gitlab_backup.errors import ExitStatus, UsageError
 
 from .. import documents
@@ -15,11 +17,13 @@ from ..display import display
 from ..output import write, write_json
 from ..session import Session  # noqa: TC001 - the signature is looked at when the command starts
 from ..text import duration, plural, size, table
+from .repositories import Archiver, Paths, ServerSide, SkipPaths, Storages  # noqa: TC001 - likewise
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from gitlab_backup import Backup
+    from gitlab_backup.operations.create import PlannedComponent
 
 _LEFT = "No backup was published; what there was of it has been removed."
 
@@ -27,10 +31,11 @@ _LEFT = "No backup was published; what there was of it has been removed."
 class _Choices(TypedDict):
     """What both the plan and the backup are told."""
 
-    only: list[str]
-    skip: list[str]
+    only: tuple[str, ...]
+    skip: tuple[str, ...]
     compression: str
     level: int | None
+    repositories: RepositoryOptions
     archivers: dict[str, str]
 
 
@@ -54,6 +59,11 @@ def backup_all(
         list[str] | None,
         typer.Option(metavar="COMPONENT=NAME", help="Have another archiver back up a component. Repeat it for others."),
     ] = None,
+    repository_storage: Storages = None,
+    repository_path: Paths = None,
+    skip_repository_path: SkipPaths = None,
+    repositories_archiver: Archiver = None,
+    repositories_server_side: ServerSide = False,
     keep_going: Annotated[bool, typer.Option("--keep-going", help="Publish the rest where a component fails.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")] = False,
     insecure_store: Annotated[
@@ -70,14 +80,23 @@ def backup_all(
     Examples:
       gitlab-backup-cli backup all
       gitlab-backup-cli backup all --skip registry,artifacts --compression zstd
+      gitlab-backup-cli backup all --only repositories --repository-path group/project
     """  # noqa: D301 - \b keeps the lines of the example apart
     status = ExitStatus.COMPLETE
+    repositories = RepositoryOptions(
+        storages=ids(repository_storage),
+        paths=ids(repository_path),
+        skip_paths=ids(skip_repository_path),
+        archiver=repositories_archiver,
+        server_side=repositories_server_side,
+    )
     with document_of_failure(documents.failed if json else None):
         choices = _Choices(
             only=ids(only),
             skip=ids(skip),
             compression=compression,
             level=compression_level,
+            repositories=repositories,
             archivers=_archivers(archiver or ()),
         )
         if dry_run:
@@ -96,9 +115,9 @@ def backup_all(
     raise typer.Exit(status)
 
 
-def ids(values: Iterable[str] | None) -> list[str]:
+def ids(values: Iterable[str] | None) -> tuple[str, ...]:
     """Return the ids of an option that is repeated, takes lists, or both."""
-    return [name for value in values or () for each in value.split(",") if (name := each.strip())]
+    return tuple(name for value in values or () for each in value.split(",") if (name := each.strip()))
 
 
 def _archivers(values: Iterable[str]) -> dict[str, str]:
@@ -140,7 +159,7 @@ def _create(
         shown.close()
         shown.say(_closing(backup, time.monotonic() - started))
     if json:
-        write_json(documents.made(backup))
+        write_json(documents.made(backup) | documents.chosen(choices["repositories"]))
     return backup
 
 
@@ -148,12 +167,18 @@ def _closing(backup: Backup, seconds: float) -> str:
     records = backup.manifest.components if backup.manifest is not None else ()
     warnings = sum(len(record.warnings) for record in records)
     failed = [record.id for record in records if record.status == "failed"]
-    notes = [plural(warnings, "warning")] if warnings else []
+    notes = ["partial"] if backup.partial else []
+    notes += [f"with {plural(warnings, 'warning')}"] if warnings else []
     notes += [f"failed: {', '.join(failed)}"] if failed else []
     return (
-        f"backup {backup.id}: complete{', with ' if warnings else ''}{', '.join(notes) if warnings else ''}"
+        f"backup {backup.id}: {', '.join(['complete', *notes])}"
         f"; {size(backup.size_bytes)} in {duration(seconds)}: {backup.path}"
     )
+
+
+def _planned(item: PlannedComponent, choices: _Choices) -> str:
+    chosen = choices["repositories"].selection
+    return f"back up those {chosen}" if chosen and item.component.holder is Holder.STORAGES else "back up"
 
 
 def _plan(session: Session, choices: _Choices, *, json: bool, quiet: bool) -> None:
@@ -162,13 +187,13 @@ def _plan(session: Session, choices: _Choices, *, json: bool, quiet: bool) -> No
     instance = session.instance()
     planned = Backup.plan(instance, **choices)
     if json:
-        write_json(documents.planned(instance.backup_path, planned))
+        write_json(documents.planned(instance.backup_path, planned) | documents.chosen(choices["repositories"]))
     elif not quiet:
         rows = [
             (
                 item.component.id,
                 item.archiver.name,
-                "back up" if item.left_out is None else f"leave out: {item.left_out}",
+                _planned(item, choices) if item.left_out is None else f"leave out: {item.left_out}",
             )
             for item in planned
         ]

@@ -8,6 +8,8 @@ import typer
 
 from gitlab_backup.backup import BackupState
 from gitlab_backup.errors import DocumentError
+from gitlab_backup.instance.selection import Selection
+from gitlab_backup.manifest import FILTER
 
 from .. import documents
 from ..output import complain, write, write_json
@@ -59,7 +61,8 @@ def _row(backup: Backup) -> tuple[str, str, str, str]:
     except DocumentError:
         created = ""
     # The id is the last: it must be there in full, to be copied.
-    return created, _STATES.get(state, state.value), size(backup.size_bytes), backup.id
+    status = _STATES.get(state, state.value) + (", partial" if backup.partial else "")
+    return created, status, size(backup.size_bytes), backup.id
 
 
 def show(
@@ -109,9 +112,25 @@ def _shown(backup: Backup) -> Iterator[str]:
             yield from _details(record.details, "  ")
 
 
+def _left_out(manifest: Manifest) -> dict[str, str]:
+    """Return what a partial backup has."""
+    if not manifest.partial:
+        return {}
+    parts = []
+    if {record.id for record in manifest.components} != set(manifest.selected):
+        parts.append(f"only {', '.join(manifest.selected)}")
+    parts += [
+        f"only {record.id} {chosen}"
+        for record in manifest.components
+        if (chosen := Selection.from_record(record.details.get(FILTER)))
+    ]
+    return {"partial": "; ".join(parts)}
+
+
 def _of_manifest(manifest: Manifest) -> dict[str, str]:
     level = "" if manifest.compression.level is None else f", level {manifest.compression.level}"
     return {
+        **_left_out(manifest),
         "installation": manifest.installation,
         "compression": f"{manifest.compression.codec}{level}",
         "duration": duration((manifest.finished_at - manifest.started_at).total_seconds()),

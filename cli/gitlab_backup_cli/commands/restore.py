@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 import typer
 from attrs import define, field
 
+from gitlab_backup.archivers.base import RepositoryOptions
 from gitlab_backup.components import select
 from gitlab_backup.errors import ExitStatus, RefusedError
 from gitlab_backup.events import ComponentWarned
@@ -24,6 +25,7 @@ from ..session import Session  # noqa: TC001 - the signature is looked at when t
 from ..text import bullets, duration, escape, plural, size, wrap
 from .backup import ids
 from .listing import BackupIdArgument  # noqa: TC001 - likewise
+from .repositories import Archiver, Paths, ServerSide, SkipPaths, Storages  # noqa: TC001 - likewise
 
 if TYPE_CHECKING:
     from gitlab_backup import Backup, Instance
@@ -45,8 +47,8 @@ class DatabaseStrategy(StrEnum):
 class _Choices(TypedDict):
     """What the restore is told, besides what and where."""
 
-    only: list[str]
-    skip: list[str]
+    only: tuple[str, ...]
+    skip: tuple[str, ...]
     jobs: int | None
     force_version: bool
     verify: bool
@@ -54,6 +56,7 @@ class _Choices(TypedDict):
     keep_going: bool
     keep_old: bool
     database_strategy: str | None
+    repositories: RepositoryOptions
     insecure_store: bool
 
 
@@ -87,6 +90,11 @@ def restore_all(
         DatabaseStrategy | None,
         typer.Option(help="How databases are replaced. Default: swap, where that is possible.", show_default=False),
     ] = None,
+    repository_storage: Storages = None,
+    repository_path: Paths = None,
+    skip_repository_path: SkipPaths = None,
+    repositories_archiver: Archiver = None,
+    repositories_server_side: ServerSide = False,
     insecure_store: Annotated[
         bool, typer.Option("--insecure-store", help="Accept a backup path that others can write to.")
     ] = False,
@@ -104,6 +112,7 @@ def restore_all(
       gitlab-backup-cli restore all latest --dry-run
       gitlab-backup-cli restore all 1714053314_2024_04_25_17.0.0-pre
       gitlab-backup-cli restore all latest --only db,uploads --yes
+      gitlab-backup-cli restore all latest --only repositories --repository-path group/project
     """  # noqa: D301 - \b keeps the lines of the example apart
     choices = _Choices(
         only=ids(only),
@@ -116,6 +125,13 @@ def restore_all(
         keep_old=keep_old,
         database_strategy=database_strategy,
         insecure_store=insecure_store,
+        repositories=RepositoryOptions(
+            storages=ids(repository_storage),
+            paths=ids(repository_path),
+            skip_paths=ids(skip_repository_path),
+            archiver=repositories_archiver,
+            server_side=repositories_server_side,
+        ),
     )
     run = _Run(session, ask=not (yes or dry_run), json=json, quiet=quiet)
     with document_of_failure(run.failed if json else None):
@@ -172,7 +188,7 @@ class _Run:
             shown.close()
             if not restored.dry_run:
                 shown.say(_closing(restored, time.monotonic() - started))
-        self._result(restored, instance)
+        self._result(restored, instance, choices["repositories"])
         return restored
 
     def failed(self, error: BaseException) -> documents.Document:
@@ -199,9 +215,9 @@ class _Run:
         complain("\n" if not answer.endswith(b"\n") else "")
         return answer.strip().lower() == b"yes"
 
-    def _result(self, restored: Restored, instance: Instance) -> None:
+    def _result(self, restored: Restored, instance: Instance, repositories: RepositoryOptions) -> None:
         if self.json:
-            write_json(documents.restored(restored, self.warnings))
+            write_json(documents.restored(restored, self.warnings) | documents.chosen(repositories))
         elif self.quiet:
             pass
         elif restored.dry_run:

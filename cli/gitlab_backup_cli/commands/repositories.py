@@ -1,0 +1,51 @@
+"""The options about repositories, which `backup all` and `restore all` have in common."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Storages = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--repository-storage",
+        metavar="NAME",
+        help="Of the repositories, only those on this storage. Repeat it, or give a list: a,b.",
+        show_default=False,
+    ),
+]
+Paths = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--repository-path",
+        metavar="GROUP_OR_PROJECT",
+        help="Of the repositories, only those of this project, or this group and all below it. Likewise.",
+        show_default=False,
+    ),
+]
+SkipPaths = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--skip-repository-path",
+        metavar="GROUP_OR_PROJECT",
+        help="None of the repositories of this project, or this group and all below it. Likewise.",
+        show_default=False,
+    ),
+]
+Archiver = Annotated[
+    str | None,
+    typer.Option(
+        "--repositories-archiver",
+        metavar="gitaly|git",
+        help="What moves repositories. Default: gitaly, where a Gitaly is configured and gitaly-backup is found.",
+        show_default=False,
+    ),
+]
+ServerSide = Annotated[
+    bool,
+    typer.Option(
+        "--repositories-server-side",
+        help="Each Gitaly has the repositories in its own object storage; they are not in the backup.",
+    ),
+]
