@@ -226,6 +226,11 @@ class Manifest:
             problems.append(f"manifest_version: must be {VERSION}")
         manifest, more = structure(cls, document)
         problems = list(dict.fromkeys(problems + more))
+        if manifest is not None:
+            ids = [record.id for record in manifest.components]
+            problems += [
+                f"components: {each!r} appears more than once" for each in sorted(set(ids)) if ids.count(each) > 1
+            ]
         if manifest is None or problems:
             raise ManifestError(f"{source} cannot be understood", problems=bounded(problems), hint=hint)
         return manifest

@@ -52,12 +52,20 @@ class Check:
         return f"database {self.database.name} ({self.database.dbname}): {self.state.tables} tables, {size:.1f} MiB"
 
     def notes(self) -> list[str]:
-        """Say who is connected."""
-        if self.state is None or not self.state.sessions:
+        """Say who is connected, and what a dump can do that should not be trusted."""
+        if self.state is None:
             return []
+        notes = []
+        if self.state.superuser:
+            notes.append(
+                f"the dump of {self.database.name} is run by a superuser: its functions can run programs on the server."
+                " Restore only what you trust, or as the role that GitLab uses"
+            )
+        if not self.state.sessions:
+            return notes
         who = ", ".join(f"{name} ({count})" for name, count in self.state.sessions)
         advice = "Stop Puma and Sidekiq first (`gitlab-ctl stop puma`, `gitlab-ctl stop sidekiq`)"
-        return [f"connected to {self.database.dbname}: {who}. {advice}"]
+        return [*notes, f"connected to {self.database.dbname}: {who}. {advice}"]
 
 
 def check(job: RestoreJob, database: Database, file: str) -> Check:

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, ClassVar
 
 from ...errors import ComponentError, CorruptStreamError
-from ...streams.tar import TarReader, check_name, write_tree
+from ...streams.tar import Passage, TarReader, write_tree
 from .plan import plan_restore
 from .restore import Restoration, archives
 
@@ -97,13 +97,13 @@ class FilesArchiver:
         Restoration.of(facts).finish(keep_old=job.options.keep_old)
 
     def _verify(self, job: VerifyJob, name: str) -> None:
-        members, hostile = 0, 0
+        members, hostile, passage = 0, 0, Passage()
         try:
             with job.open_stream(name) as stream:
                 for member in TarReader(stream):
                     job.cancel.check()
                     members += 1
-                    if reason := check_name(member):
+                    if reason := passage.check(member):
                         hostile += 1
                         if hostile <= _NAMES_TOLD:
                             where = f"member {member.display_name!r} at byte {member.offset}"
@@ -113,6 +113,9 @@ class FilesArchiver:
             return
         if hostile > _NAMES_TOLD:
             job.damaged(name, f"{hostile - _NAMES_TOLD} more members must not be extracted")
+        if not members:
+            # As a file of zeros looks, which is what a crash can leave: tar and this tool begin with the directory.
+            job.damaged(name, "has no members, not even the directory itself")
         expected = (job.details or {}).get("members")
         if expected is not None and members != expected:
             job.damaged(name, f"has {members} members, not {expected} as when it was made")

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import asdict, frozen
 
-from ...errors import ComponentError
+from ...errors import ComponentError, StreamError
 from ...streams.files import free_bytes, remove_tree, sync_directory, sync_tree
 from ...streams.tar import ExtractLimits, extract
 
@@ -155,12 +155,16 @@ class Restoration:
         try:
             with job.open_stream(self.archive) as stream:
                 extracted = extract(stream, root, cancel=job.cancel, limits=limits, progress=job.progress)
+        except StreamError as error:
+            raise type(error)(f"{self.archive}: {error.message}", hint=error.hint) from error
         finally:
             os.close(root)
         if limits.members is not None and extracted.members != limits.members:
             raise ComponentError(
                 f"{self.archive} has {extracted.members} members, not {limits.members} as when it was made"
             )
+        if not extracted.members:
+            raise ComponentError(f"{self.archive} has no members, not even the directory itself")
         if not extracted.has_root:
             mode = self.before.mode if self.before is not None else 0o755
             if self.before is not None and os.geteuid() == 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .check import check_name
+from .check import Passage, check_name
 from .extract import MEMBER_SPACE, Extracted, ExtractLimits, extract
 from .reader import Kind, Limits, Member, TarReader
 from .report import Changed, TarReport, Unreadable
@@ -17,6 +17,7 @@ __all__ = [
     "Kind",
     "Limits",
     "Member",
+    "Passage",
     "TarReader",
     "TarReport",
     "TarWriter",

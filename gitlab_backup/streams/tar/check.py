@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from .reader import Kind
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .reader import Member
 
 
@@ -16,8 +18,31 @@ _NAME_LENGTH = 255
 """Bytes of one name (NAME_MAX in linux/limits.h)."""
 _DEPTH = 2048
 """Directories in each other. A path that is deeper is longer than the system takes (PATH_MAX): GitLab has none."""
+_LINKS = 1_000_000
+"""How many symbolic links are remembered."""
 _LARGEST_ID = 2**32 - 2
 """The next one means `no user` to chown(2)."""
+
+
+class Passage:
+    """Knows the symbolic links of an archive, and so the members whose path leads through one."""
+
+    def __init__(self) -> None:
+        self._links: set[bytes] = set()
+
+    def check(self, member: Member) -> str | None:
+        """Return why the next member must not be extracted, else None."""
+        reason = check_name(member)
+        path = _plain(member.name)
+        if reason is None and self._links:
+            paths = (path, _plain(member.link)) if member.kind is Kind.HARD_LINK else (path,)
+            if any(above in self._links for each in paths for above in _above(each)):
+                reason = "its path leads through a symbolic link"
+        if member.kind is not Kind.SYMBOLIC_LINK:
+            self._links.discard(path)
+        elif len(self._links) < _LINKS:
+            self._links.add(path)
+        return reason
 
 
 def check_name(member: Member) -> str | None:  # noqa: PLR0911 - a reason each
@@ -61,3 +86,13 @@ def _outside(name: bytes) -> str | None:
     if any(len(each) > _NAME_LENGTH for each in names):
         return f"has a part that is longer than {_NAME_LENGTH} bytes"
     return None
+
+
+def _plain(path: bytes) -> bytes:
+    return b"/".join(name for name in path.split(b"/") if name not in (b"", b"."))
+
+
+def _above(path: bytes) -> Iterator[bytes]:
+    while (cut := path.rfind(b"/")) > 0:
+        path = path[:cut]
+        yield path
