@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO, ClassVar, Protocol
 
 from attrs import define, field, frozen
@@ -141,14 +142,11 @@ class BackupJob:
 
 def make_private(directory: Path | str) -> None:
     """Make a private directory, and those above it: what `mkdir` makes on the way has the mode of the umask."""
-    try:
-        os.mkdir(directory, 0o700)  # noqa: PTH102 - a Path for each of many is slow
-    except FileExistsError:
+    if os.path.isdir(directory):  # noqa: PTH112 - a Path for each of many is slow
         return
-    except FileNotFoundError:
-        make_private(os.path.dirname(directory))  # noqa: PTH120 - likewise
-        make_private(directory)
-        return
+    make_private(os.path.dirname(directory))  # noqa: PTH120 - likewise
+    with suppress(FileExistsError):  # made by another thread
+        os.mkdir(directory, 0o700)  # noqa: PTH102 - likewise
     os.chmod(directory, 0o700)  # noqa: PTH101 - likewise
 
 

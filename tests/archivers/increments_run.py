@@ -35,11 +35,12 @@ class State:
     hooks: tuple[tuple[str, bytes], ...]
 
 
-def state(repository: Path) -> State | None:
-    """Return what a repository is like, having had git walk all that its refs lead to; None where there is none."""
+def state(repository: Path, *, walked: bool = False) -> State | None:
+    """Return what a repository is like; None where there is none. `walked`: git checks all that its refs lead to."""
     if not repository.exists():
         return None
-    git(repository, "fsck", "--connectivity-only")
+    if walked:
+        git(repository, "fsck", "--connectivity-only")
     hooks = repository / "custom_hooks"
     return State(
         object_format=git(repository, "rev-parse", "--show-object-format").decode().strip(),
@@ -67,13 +68,8 @@ class IncrementBench(Bench):
 
     def create(self, repositories: RepositoryOptions = INCREMENTAL, **options: Any) -> Backup:
         """Back up the repositories."""
-        options = {"only": ["repositories"], "jobs": 1} | options
-        return Backup.create(
-            options.pop("instance", None) or self.instance,
-            repositories=repositories,
-            observer=self.events.append,
-            **options,
-        )
+        chosen: dict[str, Any] = {"only": ["repositories"], "jobs": 1, "observer": self.events.append, **options}
+        return Backup.create(self.instance, repositories=repositories, **chosen)
 
     def restored(self, backup: Backup, name: str = "restored") -> Path:
         """Restore into a new storage, after everything was verified, and return it."""

@@ -46,7 +46,7 @@ class Living:
         """Let something happen, if it can."""
         if not self.path.exists() and action not in {"create", "create sha256"}:
             return
-        {
+        actions: dict[str, Callable[[], object]] = {
             "commit": lambda: self._commit(name, self._some(number)),
             "orphan": lambda: self._commit(name, None),
             "point": lambda: self._point(name, self._some(number)),
@@ -61,7 +61,8 @@ class Living:
             "remove": lambda: shutil.rmtree(self.path, ignore_errors=True),
             "create": lambda: self._create("sha1"),
             "create sha256": lambda: self._create("sha256"),
-        }[action]()
+        }
+        actions[action]()
 
     def _some(self, number: int) -> str | None:
         there = [oid for oid in self.commits if _exists(self.path, oid)]
@@ -147,7 +148,7 @@ def test_every_backup_of_a_history_restores_its_moment(make_bench: Callable[[Pat
             for backup, expected in moments:
                 assert () == backup.verify(jobs=1).damages
                 storage = bench.restored(backup)
-                assert expected == [state(storage / each.path.name) for each in living]
+                assert expected == [state(storage / each.path.name, walked=True) for each in living]
                 # Those after it have to do without it.
                 shutil.rmtree(backup.path)
             assert [] == bench.warnings
