@@ -15,6 +15,9 @@ from tests.support import postgres
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# Their assertions are to show what they compare, as those of tests do.
+pytest.register_assert_rewrite("tests.archivers.conformance", "tests.streams.codec_conformance")
+
 settings.register_profile(
     "quick", max_examples=25, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
 )

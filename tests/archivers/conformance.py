@@ -230,7 +230,8 @@ def _flip(path: Path) -> None:
 
 
 def _cut(path: Path) -> None:
-    os.truncate(path, path.stat().st_size * 2 // 3)
+    # In the middle of a line, so that what is left of a list is none.
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3].rstrip(b"\n"))
 
 
 def _extend(path: Path) -> None:
@@ -316,13 +317,14 @@ class ArchiverConformance:
             if (copy / name).stat().st_size:
                 DAMAGES[damage](copy / name)
                 assert name in made.verify(bench, copy)
-                if damage in {"cut", "delete"} and not made.verify(bench, copy, digests=False):
+                found = made.verify(bench, copy, digests=False)
+                if damage in {"cut", "delete"} and not found and not self.needs_digest(name):
                     unnoticed.append(name)
             shutil.rmtree(copy)
-        assert [] == [name for name in unnoticed if not self.needs_digest(name)]
+        assert [] == unnoticed
 
-    def needs_digest(self, name: str) -> bool:  # noqa: ARG002
-        """Return whether only a digest tells that this file is cut or missing: a copy, or what need not be there."""
+    def needs_digest(self, name: str) -> bool:  # noqa: ARG002 - one of a subclass looks at it
+        """Return whether only a digest tells that this file is cut or missing: it need not be there, or is padded."""
         return False
 
     # Restore
