@@ -15,8 +15,10 @@ from .. import documents
 from ..boundary import document_of_failure
 from ..display import display
 from ..output import write, write_json
+from ..retention import RuleOptions, taking_rules
 from ..session import Session  # noqa: TC001 - the signature is looked at when the command starts
 from ..text import duration, plural, size, table
+from .prune import prune_after
 from .repositories import Archiver, Paths, ServerSide, SkipPaths, Storages  # noqa: TC001 - likewise
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from gitlab_backup import Backup
     from gitlab_backup.operations.create import PlannedComponent
+    from gitlab_backup.retention import Rules
 
 _LEFT = "No backup was published; what there was of it has been removed."
 
@@ -39,6 +42,7 @@ class _Choices(TypedDict):
     archivers: dict[str, str]
 
 
+@taking_rules
 def backup_all(
     session: Session,
     *,
@@ -73,6 +77,10 @@ def backup_all(
         bool, typer.Option("--json", help="Print one JSON document; messages go to standard error.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Then delete older backups, by the rules below or `backup.keep_time`.")
+    ] = False,
+    rules: RuleOptions,
 ) -> None:
     """Back up everything.
 
@@ -81,6 +89,7 @@ def backup_all(
       gitlab-backup-cli backup all
       gitlab-backup-cli backup all --skip registry,artifacts --compression zstd
       gitlab-backup-cli backup all --only repositories --repository-path group/project
+      gitlab-backup-cli backup all --prune --keep-daily 7 --keep-weekly 4
     """  # noqa: D301 - \b keeps the lines of the example apart
     status = ExitStatus.COMPLETE
     repositories = RepositoryOptions(
@@ -91,6 +100,10 @@ def backup_all(
         server_side=repositories_server_side,
     )
     with document_of_failure(documents.failed if json else None):
+        if rules.given and not prune:
+            raise UsageError(
+                f"{rules.given[0]} says what to prune, and is for --prune", hint="Add --prune, or leave it out."
+            )
         choices = _Choices(
             only=ids(only),
             skip=ids(skip),
@@ -99,19 +112,20 @@ def backup_all(
             repositories=repositories,
             archivers=_archivers(archiver or ()),
         )
+        then = rules.rules(session) if prune else None
         if dry_run:
             _plan(session, choices, json=json, quiet=quiet)
         else:
-            backup = _create(
+            status = _create(
                 session,
                 choices,
+                then,
                 jobs=jobs,
                 keep_going=keep_going,
                 insecure_store=insecure_store,
                 json=json,
                 quiet=quiet,
             )
-            status = ExitStatus.COMPLETE if backup.state == "complete" else ExitStatus.WARNINGS
     raise typer.Exit(status)
 
 
@@ -135,13 +149,14 @@ def _archivers(values: Iterable[str]) -> dict[str, str]:
 def _create(
     session: Session,
     choices: _Choices,
+    rules: Rules | None,
     *,
     jobs: int | None,
     keep_going: bool,
     insecure_store: bool,
     json: bool,
     quiet: bool,
-) -> Backup:
+) -> ExitStatus:
     from gitlab_backup import Backup
 
     started = time.monotonic()
@@ -158,9 +173,12 @@ def _create(
         )
         shown.close()
         shown.say(_closing(backup, time.monotonic() - started))
+        status, pruned = prune_after(backup, rules, shown, cancel) if rules is not None else (ExitStatus.COMPLETE, {})
     if json:
-        write_json(documents.made(backup) | documents.chosen(choices["repositories"]))
-    return backup
+        write_json(documents.made(backup) | documents.chosen(choices["repositories"]) | pruned)
+    if status is ExitStatus.COMPLETE and backup.state != "complete":
+        return ExitStatus.WARNINGS
+    return status
 
 
 def _closing(backup: Backup, seconds: float) -> str:

@@ -6,20 +6,28 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gitlab_backup.errors import CancelledError, ExitStatus
 from gitlab_backup.events import BackupDeleted
+from gitlab_backup.store import BackupStore
 
 from .. import retention
-from ..boundary import document_of_failure
+from ..boundary import document_of_failure, explain
 from ..display import display
-from ..output import write, write_json
+from ..display.lines import line
+from ..output import complain, write, write_json
 from ..retention import RuleOptions, taking_rules
 from ..session import Session  # noqa: TC001 - the signature is looked at when the command starts
+from ..text import escape
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from gitlab_backup import Backup
     from gitlab_backup.events import Event
+    from gitlab_backup.retention import Rules
+    from gitlab_backup.streams.cancel import Cancellation
 
+    from ..display import Display
     from ..documents import Document
 
 PinArgument = Annotated[
@@ -80,6 +88,39 @@ def prune(
         write_json(retention.document(done))
     elif not quiet:
         write("".join(f"{line}\n" for line in retention.lines(done, legacy=legacy)))
+
+
+def prune_after(
+    backup: Backup, rules: Rules, shown: Display, cancel: Cancellation
+) -> tuple[ExitStatus, dict[str, Document]]:
+    """Prune after a backup was made. Nothing that goes wrong here makes it less: it is told, and has a status.
+
+    Returns the status (complete, warnings, or that of a signal) and what the document of the run says besides.
+    """
+    from gitlab_backup.operations.prune import PruneOptions
+    from gitlab_backup.operations.prune import prune as run
+
+    deleted: list[BackupDeleted] = []
+
+    def observe(event: Event) -> None:
+        if isinstance(event, BackupDeleted):
+            deleted.append(event)
+        if (text := line(event)) is not None:
+            shown.say(text)
+
+    store = BackupStore(backup.path.parent)
+    try:
+        done = run(store, PruneOptions(rules=rules, new=backup.id), observer=observe, cancel=cancel)
+    except Exception as error:  # noqa: BLE001 - whatever it is, there is a backup, and that is to be told
+        failure = explain(error)
+        text = f"the backup {backup.id} was made, but not everything was pruned: {failure.message}"
+        hint = retention.LEFT if isinstance(error, CancelledError) else failure.hint
+        complain(f"error: {escape(text, lines=True)}\n" + (f"hint: {escape(hint, lines=True)}\n" if hint else ""))
+        status = error.exit_status if isinstance(error, CancelledError) else ExitStatus.WARNINGS
+        return status, {"prune": retention.failed(store.path, deleted, error)}
+    for text in retention.lines(done, legacy=False):
+        shown.say(text)
+    return ExitStatus.COMPLETE, {"prune": retention.document(done)}
 
 
 def pin(session: Session, *, backup_id: PinArgument) -> None:
