@@ -317,9 +317,8 @@ class ArchiverConformance:
             if (copy / name).stat().st_size:
                 DAMAGES[damage](copy / name)
                 assert name in made.verify(bench, copy)
-                found = made.verify(bench, copy, digests=False)
-                if damage in {"cut", "delete"} and not found and not self.needs_digest(name):
-                    unnoticed.append(name)
+                if damage in {"cut", "delete"} and not self.needs_digest(name):
+                    unnoticed += [] if made.verify(bench, copy, digests=False) else [name]
             shutil.rmtree(copy)
         assert [] == unnoticed
 

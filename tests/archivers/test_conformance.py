@@ -117,7 +117,7 @@ class TestDatabase(ArchiverConformance):
 
 
 class RepositoriesBench(Bench):
-    """Three repositories."""
+    """Two repositories, one of them empty."""
 
     def __init__(self, storages: Storages) -> None:
         self.storages = storages
@@ -125,7 +125,7 @@ class RepositoriesBench(Bench):
         storages.sql(SCHEMA)
         storages.storage()
         self.paths = []
-        for number, shape in enumerate((Shape.ORDINARY, Shape.LOOSE, Shape.EMPTY), 1):
+        for number, shape in enumerate((Shape.LOOSE, Shape.EMPTY), 1):
             path = storages.project(number)
             create(path, shape, salt=str(number))
             self.paths.append(path)
@@ -138,10 +138,10 @@ class RepositoriesBench(Bench):
         }
 
     def change(self) -> None:
-        first, second, third = self.paths
-        commit(first, "refs/heads/main", "later")
-        shutil.rmtree(second)
-        commit(third, "refs/heads/main", "later")
+        full, empty = self.paths
+        commit(full, "refs/heads/main", "later")
+        shutil.rmtree(full / "custom_hooks")
+        shutil.rmtree(empty)
         commit(init(self.top / "@hashed" / "later.git"), "refs/heads/main", "later")
 
     def empty(self) -> None:
