@@ -173,6 +173,11 @@ class Backup:
             return None
         return manifest.partial if manifest is not None else None
 
+    @property
+    def pinned(self) -> bool:
+        """Whether it is protected from being pruned, see `BackupStore.pin`."""
+        return self.id in BackupStore(self.path.parent).pinned()
+
     @cached_property
     def size_bytes(self) -> int:
         """The sum of the sizes of its files, in bytes."""

@@ -109,6 +109,7 @@ def listed(backup: Backup) -> dict[str, Document]:
         "status": backup.state.value,
         "size_bytes": backup.size_bytes,
         "partial": backup.partial,
+        "pinned": backup.pinned,
     }
 
 

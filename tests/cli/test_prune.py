@@ -190,6 +190,10 @@ def test_pin_and_unpin(bare: Program, store: Path) -> None:
     result = bare("pin", "latest", "--backup-path", store)
     assert (result.status, result.out, result.err) == (0, f"pinned {PARTIAL}\n", "")
     assert BackupStore(store).pinned() == {IDS[0], PARTIAL}
+    assert [", partial, pinned " in line for line in bare("list", "--backup-path", store).out.splitlines()] == [
+        *(False,) * 5,
+        True,
+    ]
     assert bare("unpin", IDS[0], "--backup-path", store).out == f"unpinned {IDS[0]}\n"
     assert BackupStore(store).pinned() == {PARTIAL}
     for command in ("pin", "unpin"):

@@ -46,6 +46,7 @@ def store(tmp_path: Path) -> Path:
 
 def test_list_json(bare: Program, store: Path) -> None:
     """All backups are listed, the newest last; of one that is damaged, no more than its name, place and size."""
+    bare("pin", NEW, "--backup-path", store)
     result = bare("list", "--json", "--backup-path", store)
     assert (result.status, result.err) == (0, "")
     expected: list[dict[str, object]] = [
@@ -68,6 +69,7 @@ def test_list_json(bare: Program, store: Path) -> None:
         entry["path"] = str(path)
         entry["size_bytes"] = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         entry["partial"] = None
+        entry["pinned"] = entry["backup_id"] == NEW
     assert expected == result.document
 
 

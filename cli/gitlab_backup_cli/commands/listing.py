@@ -61,7 +61,8 @@ def _row(backup: Backup) -> tuple[str, str, str, str]:
     except DocumentError:
         created = ""
     # The id is the last: it must be there in full, to be copied.
-    status = _STATES.get(state, state.value) + (", partial" if backup.partial else "")
+    marks = ", partial" * bool(backup.partial) + ", pinned" * backup.pinned
+    status = _STATES.get(state, state.value) + marks
     return created, status, size(backup.size_bytes), backup.id
 
 
