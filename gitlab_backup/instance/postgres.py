@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import pwd
-from contextlib import nullcontext
+import threading
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Final
 
 from ..errors import DatabaseError
 from .identity import account_to_become, acting_as
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import psycopg
     from psycopg.rows import TupleRow
 
@@ -21,6 +24,9 @@ POOLER_HINT: Final = (
     " or take it away between transactions. Go around it: name PostgreSQL itself with GITLAB_BACKUP_PGHOST"
     " and GITLAB_BACKUP_PGPORT."
 )
+
+_VARIABLES: Final = threading.Lock()
+"""Held by whoever changes the environment of this process."""
 
 # Any of these would end a session that holds a snapshot while a dump runs for hours. Not all servers know all
 # of them: transaction_timeout came with PostgreSQL 17.
@@ -90,8 +96,7 @@ def connect(
 
     account = account_to_become(database.system_user)
     user = database.user or (account.name if account else pwd.getpwuid(os.geteuid()).pw_name)
-    # libpq takes what is not given from the environment (PGHOST, PGOPTIONS, …) of whoever started this
-    # process. What is given but empty is its own default, as for pg_dump, which gets a clean environment.
+    # What is given but empty is libpq's own default, as for pg_dump, which gets a clean environment.
     parameters: dict[str, str | int | None] = {
         "host": database.host or "",
         "port": database.port or "",
@@ -108,7 +113,7 @@ def connect(
         "keepalives_idle": 60,
     }
     try:
-        with acting_as(account) if account else nullcontext():
+        with _without_variables(), acting_as(account) if account else nullcontext():
             connection = psycopg.connect(autocommit=True, **parameters)  # type: ignore[arg-type]
     except psycopg.Error as error:
         raise _refused(
@@ -123,6 +128,20 @@ def connect(
         connection.close()
         raise database_error(database, "cannot set up the session", error) from error
     return connection
+
+
+@contextmanager
+def _without_variables() -> Iterator[None]:
+    """Hide libpq's variables (PGSERVICE, PGTZ, …) of whoever started this process: not all can be overridden."""
+    with _VARIABLES:
+        hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("PG")}
+        if hidden:
+            try:
+                yield
+            finally:
+                os.environ.update(hidden)
+            return
+    yield
 
 
 def server_version(connection: psycopg.Connection[TupleRow]) -> int:

@@ -89,12 +89,24 @@ def test_the_environment_of_the_caller_does_not_matter(
     cluster: postgres.Cluster, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`PGOPTIONS` and the like of whoever started this process change nothing."""
-    for name, value in {"PGHOST": "/nonexistent", "PGDATABASE": "x", "PGUSER": "x", "PGSSLMODE": "bad"}.items():
+    variables = {
+        "PGHOST": "/nonexistent",
+        "PGHOSTADDR": "192.0.2.1",
+        "PGDATABASE": "x",
+        "PGUSER": "x",
+        "PGSSLMODE": "bad",
+        "PGSERVICE": "missing",
+        "PGTARGETSESSIONATTRS": "bad",
+        "PGTZ": "Asia/Kathmandu",
+        "PGOPTIONS": "-c search_path=elsewhere",
+    }
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("PGOPTIONS", "-c search_path=elsewhere")
 
     with connect(on(cluster, database)) as connection:
         assert connection.execute("SHOW search_path").fetchone() == ('"$user", public',)
+        assert connection.execute("SHOW timezone").fetchone() != ("Asia/Kathmandu",)
+    assert variables == {name: os.environ[name] for name in variables}
 
 
 def test_a_missing_database_is_said(cluster: postgres.Cluster) -> None:
