@@ -38,6 +38,8 @@ class Program:
 
     environment: Mapping[str, str]
     cwd: Path | None = None
+    prefix: tuple[str, ...] = ()
+    """A program, with its arguments, that runs the command it is given."""
 
     def __call__(self, *arguments: str | Path) -> Result:
         """Run the command to its end."""
@@ -49,13 +51,21 @@ class Program:
         """Start the command. Its standard streams are pipes, unless others are given."""
         pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return subprocess.Popen(
-            [*COMMAND, *map(str, arguments)],
+            [*self.prefix, *COMMAND, *map(str, arguments)],
             env=dict(self.environment),
             cwd=self.cwd,
             text=True,
             errors="surrogateescape",
             **pipes | streams,
         )
+
+    def below(self, *prefix: str) -> Program:
+        """Return the command as another program runs it."""
+        return evolve(self, prefix=prefix)
+
+    def at(self, directory: Path) -> Program:
+        """Return the command as it is started in a directory."""
+        return evolve(self, cwd=directory)
 
     def having(self, **variables: str) -> Program:
         """Return the command with more variables in its environment."""
