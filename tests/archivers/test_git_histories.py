@@ -30,7 +30,7 @@ NAMES = (
     "refs/keep-around/0123",
     "refs/merge-requests/1/head",
 )
-"""Few, so that they are met again."""
+"""Few, so that they are met again. The first three are branches."""
 
 
 @define
@@ -53,7 +53,7 @@ class Living:
             "tag": lambda: self._tag(f"refs/tags/t{number % 3}", self._some(number)),
             "delete": lambda: git(self.path, "update-ref", "--no-deref", "-d", name),
             "symbolic": lambda: git(self.path, "symbolic-ref", "refs/heads/symbolic", name),
-            "head": lambda: git(self.path, "symbolic-ref", "HEAD", name),
+            "head": lambda: git(self.path, "symbolic-ref", "HEAD", NAMES[number % 3]),
             "pack": lambda: git(self.path, "pack-refs", "--all"),
             "gc": lambda: git(self.path, "gc", "--quiet", "--prune=now"),
             "hooks": lambda: self._hooks(number),
