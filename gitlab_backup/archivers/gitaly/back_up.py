@@ -6,6 +6,7 @@ import os
 from collections import Counter, deque
 from concurrent.futures import wait
 from contextlib import closing, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from attrs import define, field
@@ -17,6 +18,7 @@ from ..git.listing import listing_of
 from .exchange import Exchange, Request
 from .log import Failures
 from .program import check_storages
+from .seeds import Seeds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,13 +40,17 @@ def back_up_repositories(job: BackupJob, gitaly: GitalyBackup) -> dict[str, JSON
     Raises `ComponentError` where one failed (with `job.keep_going` only where all did), or the program as a whole;
     `DatabaseError`, `StreamError`, `CancelledError`.
     """
+    seeds = Seeds.of(job, gitaly)
     with closing(listing_of(job)) as listing:
         check_storages(job.instance, listing.storages)
-        work = _Work(job, listing)
+        work = _Work(job, listing, seeds)
         for problem in listing.rejected:
             work.failures.add(problem)
-        program = gitaly.create(backup_id=job.backup_id, directory=work.directory, jobs=job.jobs)
+        create = partial(gitaly.create, backup_id=job.backup_id, directory=work.directory, jobs=job.jobs)
+        program = create(incremental=seeds is not None)
         Exchange("create", work.requests(), work.answered).run(gitaly, program, job.cancel)
+        if seeds is not None and seeds.again:
+            Exchange("create", iter(seeds.again), work.answered).run(gitaly, create(), job.cancel)
         storages: dict[str, JSON] = dict(sorted(listing.storages.items()))
     if work.failures.count and (not job.keep_going or not work.completed):
         raise ComponentError(
@@ -53,7 +59,7 @@ def back_up_repositories(job: BackupJob, gitaly: GitalyBackup) -> dict[str, JSON
             hint="Repair them, or use --keep-going to publish the backup without them.",
         )
     if work.directory is not None:
-        _adopt_all(job, work.directory)
+        _adopt_all(job, work.directory, frozenset(seeds.directories) if seeds is not None else frozenset())
     work.warn_of_bare_storages()
     for problem in work.failures.lines():
         job.warn(problem)
@@ -66,6 +72,7 @@ def back_up_repositories(job: BackupJob, gitaly: GitalyBackup) -> dict[str, JSON
         "server_side": work.directory is None,
         "storages": storages,
         **job.repositories.record,
+        **(seeds.details() if seeds is not None else {}),
     }
 
 
@@ -73,6 +80,7 @@ def back_up_repositories(job: BackupJob, gitaly: GitalyBackup) -> dict[str, JSON
 class _Work:
     job: BackupJob
     listing: Listing
+    seeds: Seeds | None
     failures: Failures = field(factory=Failures)
     completed: int = 0
     """How many repositories the program said to be complete; each has a manifest, also where it is missing."""
@@ -99,6 +107,8 @@ class _Work:
                 always_create=repository.always_create,
             )
             if self._is_new(request):
+                if self.seeds is not None:
+                    self.seeds.put(request)
                 yield request
             else:
                 self.failures.add(f"{request}: the database names this place a second time")
@@ -106,6 +116,9 @@ class _Work:
     def answered(self, request: Request, report: Report) -> None:
         """Take what became of a repository."""
         if report.state == "started":
+            return
+        if self.seeds is not None and self.seeds.settle(request, report.state):
+            self._clear(request)
             return
         error, exists = report.error or "no cause was given", True
         failed = report.state == "failed"
@@ -177,12 +190,18 @@ class _Work:
                 directory.rmdir()
 
 
-def _adopt_all(job: BackupJob, directory: Path) -> None:
-    """Take all files below a directory as files of the backup, several at a time; make its directories private."""
+def _adopt_all(job: BackupJob, directory: Path, known: frozenset[str]) -> None:
+    """Take all files below a directory as files of the backup, several at a time; make its directories private.
+
+    Those directly in one of the `known` directories are that already.
+    """
     under_way: deque[Future[None]] = deque()
     try:
         for name in _private_tree(directory):
-            under_way.append(job.pool.submit(job.adopt_file, os.path.relpath(name, job.root)))
+            relative = os.path.relpath(name, job.root)
+            if relative.rpartition("/")[0] in known:
+                continue
+            under_way.append(job.pool.submit(job.adopt_file, relative))
             if len(under_way) > 2 * job.jobs:
                 under_way.popleft().result()
         while under_way:

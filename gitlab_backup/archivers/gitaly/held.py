@@ -10,6 +10,7 @@ from attrs import frozen
 from ...errors import ComponentError, CorruptStreamError
 from ..git.layout import LATEST, MANIFESTS, RepositoryManifest
 from ..wanted import nothing_wanted
+from .fetching import loss_when_fetched
 
 if TYPE_CHECKING:
     from ..base import RestoreJob
@@ -30,8 +31,10 @@ class Held:
     """Storage and relative path of each, sorted, without those that did not exist when the backup was made."""
 
 
-def held_by(job: RestoreJob, wanted: Wanted) -> Held:
+def held_by(job: RestoreJob, wanted: Wanted, *, by_fetching: bool) -> Held:
     """Find out the id, and read every manifest of that id which is of a wanted repository.
+
+    `by_fetching` says how gitaly-backup restores several steps: see `fetching`.
 
     Raises `ComponentError` where a repository has no such manifest, where one cannot be understood or its files are not
     all there, and where it would be restored with a loss.
@@ -62,7 +65,7 @@ def held_by(job: RestoreJob, wanted: Wanted) -> Held:
         job.cancel.check()
         storage, _, path = place.partition("/")
         try:
-            if _exists(job, f"{prefix}{place}/{backup_id}.toml", names):
+            if _exists(job, f"{prefix}{place}/{backup_id}.toml", names, by_fetching=by_fetching):
                 repositories.append((storage, path))
         except CorruptStreamError as error:
             problems.append(f"{place}: {error.message}")
@@ -101,7 +104,7 @@ def _content(job: RestoreJob, name: str) -> bytes:
         return file.read(_LARGEST)
 
 
-def _exists(job: RestoreJob, name: str, names: frozenset[str]) -> bool:
+def _exists(job: RestoreJob, name: str, names: frozenset[str], *, by_fetching: bool) -> bool:
     """Return whether a repository existed. Raises `CorruptStreamError` where its files are not what they must be."""
     manifest = RepositoryManifest.from_toml(_content(job, name))
     if manifest.non_existent:
@@ -113,4 +116,7 @@ def _exists(job: RestoreJob, name: str, names: frozenset[str]) -> bool:
         if manifest.empty and f"{root}/{step.bundle_path}" in names:
             # What gitaly-backup makes of an increment upon an empty repository; it would restore it as empty.
             raise CorruptStreamError(f"is marked as empty, but has {step.bundle_path}")
+    loss = loss_when_fetched(manifest, lambda path: job.open_file(f"{root}/{path}")) if by_fetching else None
+    if loss is not None:
+        raise CorruptStreamError(f"{loss}: gitaly-backup before 18.3 restores no increments in which refs were deleted")
     return True

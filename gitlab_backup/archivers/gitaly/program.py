@@ -30,6 +30,12 @@ _OLDEST: Final = (16, 10, 0)
 """From this version on the layout that we read is the default. Earlier ones must be told it, and 19.0 must not."""
 _KEEPS_POOLS: Final = (17, 3, 0)
 """From this version on, object pools are not taken for repositories that are in no backup, and removed."""
+_MAKES_INCREMENTS: Final = (17, 3, 0)
+"""From this version on, what has not changed since the base is in an incremental backup, too."""
+_RESTORES_EXACTLY: Final = (18, 3, 0)
+"""From this version on, a restore of several steps ends with the refs of the last one."""
+_LOOKS_BY_TIME: Final = (18, 11, 0)
+"""From this version on, the base of an increment is not `+latest.toml`, but the newest manifest."""
 _TIMEOUT: Final = 60.0
 """Seconds to tell its version."""
 _SCHEMES: Final = ("unix:", "tcp://", "tls://", "dns:")
@@ -90,9 +96,27 @@ class GitalyBackup:
         """Whether removing what is in no backup spares object pools."""
         return self.version >= _KEEPS_POOLS
 
-    def create(self, *, backup_id: str, directory: Path | None, jobs: int) -> Program:
-        """Return the run that backs up into `directory`, or, where that is None, into Gitaly's own object storage."""
-        return self._program("create", backup_id, directory, jobs)
+    @property
+    def makes_increments(self) -> bool:
+        """Whether its increments have all repositories."""
+        return self.version >= _MAKES_INCREMENTS
+
+    @property
+    def restores_exactly(self) -> bool:
+        """Whether it restores the refs of several steps as they were in the last."""
+        return self.version >= _RESTORES_EXACTLY
+
+    @property
+    def builds_on_latest(self) -> bool:
+        """Whether it takes `+latest.toml` for the base of an increment."""
+        return self.version < _LOOKS_BY_TIME
+
+    def create(self, *, backup_id: str, directory: Path | None, jobs: int, incremental: bool = False) -> Program:
+        """Return the run that backs up into `directory`, or, where that is None, into Gitaly's own object storage.
+
+        With `incremental`, it builds on what manifests in `directory` have of a repository.
+        """
+        return self._program("create", backup_id, directory, jobs, *(("-incremental",) if incremental else ()))
 
     def restore(self, *, backup_id: str, directory: Path | None, jobs: int, remove: Collection[str] = ()) -> Program:
         """Return the run that restores from `directory`, or, where that is None, from Gitaly's own object storage.

@@ -68,7 +68,7 @@ def plan(job: RestoreJob) -> RestorePlan:
         what = f"those of {what} that are chosen" if job.options.repositories.filtered else what
         count = 0
     else:
-        held = held_by(job, wanted := Wanted.of(job))
+        held = held_by(job, wanted := Wanted.of(job), by_fetching=not gitaly.restores_exactly)
         missing = wanted.notes(partial(in_backup, job))
         storages = sorted({storage for storage, _ in held.repositories})
         backup_id, count, what = held.backup_id, len(held.repositories), str(len(held.repositories))
@@ -128,7 +128,7 @@ def stage(job: RestoreJob, facts: Mapping[str, JSON]) -> None:
     remove_durably(path)
     sink = FileSink(path)
     try:
-        for place in held_by(job, Wanted.of(job)).repositories:
+        for place in held_by(job, Wanted.of(job), by_fetching=False).repositories:
             job.cancel.check()
             sink.write(json.dumps(place).encode() + b"\n")
         sink.finish()
