@@ -129,7 +129,7 @@ def watching_arguments(*secrets: str) -> Iterator[list[str]]:
     done = threading.Event()
 
     def watch() -> None:
-        while not done.is_set():
+        while not done.wait(0.005):
             for process in Path("/proc").glob("[0-9]*"):
                 with suppress(OSError):
                     line = (process / "cmdline").read_bytes()
@@ -169,9 +169,6 @@ def test_secrets_stay_secret(installation: ThrowawayInstallation, program: Progr
         ("config", "show"),
         ("config", "show", "--json"),
         ("backup", "all", "--json"),
-        ("backup", "all", "--only", "db"),
-        ("verify", "latest"),
-        ("restore", "all", "latest", "--dry-run", "--json"),
         ("restore", "all", "latest", "--yes"),
     )
     with watching_arguments(*planted) as found:
@@ -182,11 +179,11 @@ def test_secrets_stay_secret(installation: ThrowawayInstallation, program: Progr
         results.append(program("backup", "all", "--only", "db"))
         installation.database_config.write_text(broken + "\n  nonsense: [\n")
         results.append(program("backup", "all", "--only", "db"))
-    assert [0, 0, 0, 0, 0, 0, 0, 1, 1, 7] == [result.status for result in results]
+    assert [0, 0, 0, 0, 1, 1, 7] == [result.status for result in results]
     assert [] == found
     told = "".join(result.out + result.err for result in results)
     documents = [*installation.backup_path.rglob("*.json"), *installation.backup_path.rglob("SHA256SUMS")]
-    assert len(documents) >= 3
+    assert len(documents) == 3
     told += "".join(document.read_text() for document in documents)
     assert [] == [secret for secret in planted if secret in told]
 
