@@ -68,6 +68,8 @@ class TestGnuTar(WarningConformance):
 class TestBzip2(CompressingConformance):
     """The codec."""
 
+    large = 500_000
+
     @pytest.fixture
     def codec(self) -> Bzip2Codec:
         return Bzip2Codec()
