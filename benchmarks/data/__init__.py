@@ -1,0 +1,1 @@
+"""What is measured with: made from a seed, the same every time."""
