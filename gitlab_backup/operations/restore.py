@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from contextlib import ExitStack
 from functools import partial
@@ -22,6 +21,7 @@ from ..store import BackupStore
 from ..streams.cancel import Cancellation
 from ..streams.codec import codec_that_made
 from ..streams.files import free_bytes
+from .advice import about_secrets, next_steps, same_secrets
 from .contents import Contents, Documents
 from .journal import JOURNAL_NAME, Entry, Journal, Phase, Step, finish, recover, restore_job, settle
 from .run import Tally, Telling, default_jobs, run_all
@@ -37,17 +37,6 @@ if TYPE_CHECKING:
     from ..instance import Instance
     from ..manifest import Manifest
     from ..metadata import Metadata
-
-NEXT_STEPS = (
-    "Check that /etc/gitlab/gitlab-secrets.json (or config/secrets.yml) is the one that belongs to this backup.",
-    "Run `gitlab-ctl reconfigure`.",
-    "Run `gitlab-ctl restart`.",
-    "Run `gitlab-rake cache:clear`.",
-    "Run `gitlab-rake gitlab:backup:repo:reset_pool_repositories`: object pools are not part of a backup.",
-    "Run `gitlab-rake gitlab:check SANITIZE=true`.",
-    "Run `gitlab-rake gitlab:doctor:secrets`.",
-)
-"""What an administrator must still do, in this order (GitLab's documentation, "Restore GitLab")."""
 
 
 @frozen(kw_only=True)
@@ -118,7 +107,8 @@ class Restored:
     proposal: Proposal
     components: tuple[ComponentRecord, ...]
     """Empty after a dry run."""
-    next_steps: tuple[str, ...] = NEXT_STEPS
+    next_steps: tuple[str, ...]
+    """What an administrator must still do afterwards, in this order."""
 
     @property
     def with_warnings(self) -> bool:
@@ -158,7 +148,7 @@ def restore(
         recover(store, instance, tell)
         run = _check(path, instance, choice, tell, cancel)
         if choice.dry_run:
-            return Restored(backup_id=path.name, path=path, dry_run=True, proposal=run.proposal, components=())
+            return run.restored(())
         if not confirm(run.proposal):
             raise RefusedError("the restore was not confirmed; nothing was changed")
         cancel.check()
@@ -170,7 +160,7 @@ def restore(
             raise
         tell(OperationFinished("restore", path.name))
         records = tuple(run.records[component_id] for component_id in run.proposal.plans)
-        return Restored(backup_id=path.name, path=path, dry_run=False, proposal=run.proposal, components=records)
+        return run.restored(records)
 
 
 @define
@@ -183,7 +173,19 @@ class _Run:
     tallies: dict[str, Tally]
     tell: Telling
     stop: Cancellation
+    next_steps: tuple[str, ...]
     records: dict[str, ComponentRecord] = field(factory=dict)
+
+    def restored(self, records: tuple[ComponentRecord, ...]) -> Restored:
+        """Return what was done."""
+        return Restored(
+            backup_id=self.proposal.backup_id,
+            path=self.proposal.path,
+            dry_run=self.choice.dry_run,
+            proposal=self.proposal,
+            components=records,
+            next_steps=self.next_steps,
+        )
 
     def change(self, store: BackupStore, cancel: Cancellation) -> None:
         """Stage everything, swap everything, then let go of the old."""
@@ -288,8 +290,9 @@ def _check(path: Path, instance: Instance, choice: RestoreChoice, tell: Telling,
             notes.append("the backup has no SHA256SUMS (GitLab's own tools write none): only its structure was checked")
     else:
         notes.append("the backup was not verified (--no-verify)")
+    secrets = same_secrets(documents.manifest, instance)
     if any(component.id == "db" for component in components):
-        notes += _secrets(documents.manifest, instance)
+        notes.append(about_secrets(instance, same=secrets))
     stop = Cancellation()
     steps, tallies, plans = [], {}, {}
     for component in components:
@@ -316,7 +319,8 @@ def _check(path: Path, instance: Instance, choice: RestoreChoice, tell: Telling,
     _check_space(plans)
     archivers = {step.job.component.id: step.archiver.name for step in steps}
     proposal = Proposal(backup_id=path.name, path=path, plans=plans, archivers=archivers, notes=tuple(notes))
-    return _Run(choice, proposal, steps, tallies, tell, stop)
+    following = next_steps(instance, tuple(plans), secrets=secrets)
+    return _Run(choice, proposal, steps, tallies, tell, stop, following)
 
 
 def _check_plugins(components: list[Component], contents: Contents, documents: Documents) -> None:
@@ -374,23 +378,6 @@ def _selected(
         raise RefusedError(f"nothing of the backup {contents.path.name} is left to restore")
     absent = [component.id for component in select(choice.only, choice.skip) if component not in chosen]
     return chosen, [f"not in the backup, and left as they are: {', '.join(absent)}"] if absent else []
-
-
-def _secrets(manifest: Manifest | None, instance: Instance) -> list[str]:
-    """Say whether the encrypted columns of the database will be readable."""
-    recorded = manifest.secrets_sha256 if manifest is not None else None
-    current = None
-    if instance.secrets_file is not None:
-        try:
-            current = hashlib.sha256(instance.secrets_file.read_bytes()).hexdigest()
-        except OSError:
-            current = None
-    name = instance.secrets_file or "gitlab-secrets.json"
-    if recorded is None or current is None:
-        return [f"{name} must be the one of the time of the backup: encrypted columns cannot be read with another"]
-    if recorded != current:
-        return [f"{name} is NOT the one of the time of the backup: encrypted columns will not be readable with it"]
-    return [f"{name} is the one of the time of the backup"]
 
 
 def _check_space(plans: dict[str, RestorePlan]) -> None:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from tests.support.installation import ThrowawayInstallation
     from tests.support.postgres import Cluster
 
+_STEPS = ("Restart", "gitlab:check", "gitlab:doctor:secrets", "reset_pool", "cache:clear")
 JOURNAL = ".gitlab-restore.journal"
 STEPS = ("plan_restore", "stage", "swap")
 
@@ -85,7 +86,8 @@ def test_everything_is_restored(installation: ThrowawayInstallation) -> None:
     assert not restored.with_warnings
     made = backup.manifest.components if backup.manifest is not None else ()
     assert [r.id for r in made if r.status is Status.COMPLETE] == [r.id for r in restored.components]
-    assert restored.next_steps
+    assert len(_STEPS) == len(restored.next_steps)
+    assert all(word in step for word, step in zip(_STEPS, restored.next_steps, strict=True))
     assert _leftovers(installation) == []
 
 
@@ -103,7 +105,9 @@ def test_changes_are_gone(installation: ThrowawayInstallation) -> None:
 def test_a_part_touches_nothing_else(installation: ThrowawayInstallation, backup: Backup, component: str) -> None:
     """With `only`, everything else stays as it is now."""
     changed = compare.snapshot(installation)
-    backup.restore(installation.instance(), only=[component])
+    steps = " ".join(backup.restore(installation.instance(), only=[component]).next_steps)
+    assert (component == "db") == ("doctor" in steps)
+    assert (component == "repositories") == ("pool" in steps)
     places = {line.split(":")[0].split(" ")[0] for line in compare.differences(changed, compare.snapshot(installation))}
     own = {"db": {"database"}, "repositories": {"repository"}, "uploads": {"uploads"}}[component]
     assert places == own
@@ -152,10 +156,12 @@ def test_secrets_are_compared(installation: ThrowawayInstallation) -> None:
     instance = evolve(installation.instance(), secrets_file=secrets)
     backup = Backup.create(instance, only=["db"])
     same = backup.restore(instance, dry_run=True).proposal.notes
+    assert "Put the" not in backup.restore(instance, dry_run=True).next_steps[0]
     secrets.write_text('{"db_key_base": "TWO"}')
     other = backup.restore(instance, dry_run=True).proposal.notes
-    assert any("is the one" in note for note in same)
-    assert any("is NOT the one" in note for note in other)
+    assert "Put the" in backup.restore(instance, dry_run=True).next_steps[0]
+    assert any("is the same" in note for note in same)
+    assert any("is NOT the same" in note for note in other)
 
 
 def test_damage_is_found_before_anything_changes(installation: ThrowawayInstallation, backup: Backup) -> None:

@@ -1,0 +1,62 @@
+"""What the person who restores should know of the secrets, and must still do afterwards."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from ..instance import Instance
+    from ..manifest import Manifest
+
+
+def same_secrets(manifest: Manifest | None, instance: Instance) -> bool | None:
+    """Return whether the secrets file is equal to that of the time of the backup; None where that is not known.
+
+    The manifest has its digest only.
+    """
+    recorded = manifest.secrets_sha256 if manifest is not None else None
+    if recorded is None or instance.secrets_file is None:
+        return None
+    try:
+        return hashlib.sha256(instance.secrets_file.read_bytes()).hexdigest() == recorded
+    except OSError:
+        return None
+
+
+def about_secrets(instance: Instance, *, same: bool | None) -> str:
+    """Say whether the encrypted columns of a restored database will be readable."""
+    name = instance.secrets_file or "gitlab-secrets.json"
+    if same is None:
+        return f"{name} must be the same as at the time of the backup: encrypted columns cannot be read with another"
+    if not same:
+        return f"{name} is NOT the same as at the time of the backup: encrypted columns will not be readable with it"
+    return f"{name} is the same as at the time of the backup"
+
+
+def next_steps(instance: Instance, components: Collection[str], *, secrets: bool | None) -> tuple[str, ...]:
+    """Return what an administrator must still do after a restore of `components`, in this order.
+
+    From GitLab's documentation, "Restore GitLab". `secrets` is what `same_secrets` has found.
+    """
+    omnibus = instance.installation == "omnibus"
+    rake = "`gitlab-rake {}`" if omnibus else f"`bundle exec rake {{}} RAILS_ENV={instance.rails_env}`"
+    steps = []
+    if "db" in components and not secrets:
+        name = instance.secrets_file or ("/etc/gitlab/gitlab-secrets.json" if omnibus else "config/secrets.yml")
+        steps.append(f"Put the {name} of the time of the backup in its place, if it is not the same.")
+    if omnibus:
+        steps += ["Run `gitlab-ctl reconfigure`.", "Run `gitlab-ctl restart`."]
+    else:
+        steps.append("Restart GitLab's services.")
+    steps.append(f"Run {rake.format('gitlab:check SANITIZE=true')}.")
+    if "db" in components:
+        steps.append(f"Run {rake.format('gitlab:doctor:secrets')}.")
+    if "repositories" in components:
+        pools = rake.format("gitlab:backup:repo:reset_pool_repositories")
+        steps.append(f"Run {pools}: object pools are not part of a backup.")
+    if {"db", "repositories"} & set(components):
+        steps.append(f"Run {rake.format('cache:clear')}.")
+    return tuple(steps)
