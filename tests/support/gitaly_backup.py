@@ -237,9 +237,10 @@ class Double:
             path.with_name(f"{path.name}.attrs").write_text(json.dumps(attributes))
 
     @staticmethod
-    def git(repository: Path, *arguments: str, ok: tuple[int, ...] = (0,)) -> bytes:
+    def git(repository: Path, *arguments: str, ok: tuple[int, ...] = (0,), stdin: bytes = b"") -> bytes:
         done = subprocess.run(
             ["/usr/bin/env", "git", f"--git-dir={repository}", *arguments],
+            input=stdin,
             capture_output=True,
             env=GIT_ENVIRONMENT,
             check=False,
@@ -252,25 +253,37 @@ class Double:
 
     def create(self, storage: str, path: str) -> None:
         repository = self.storages[storage] / path
-        stem = f"{storage}/{path}/{self.flags['id']}/001"
         exists = repository.is_dir()
         if not exists and self.version < (17, 6):
             raise SkippedError("repository not found")
         if "server-side" in self.flags:
             return
+        if "incremental" not in self.flags and (self.root / storage / path).exists():
+            breach(f"something of {path} is there before a full backup")
+        base = self.base(storage, path) if "incremental" in self.flags else None
+        before = base["steps"] if base else []
+        stem = f"{storage}/{path}/{self.flags['id']}/{len(before) + 1:03}"
         if not exists:
             self.write_manifest(storage, path, stem, "", None, empty=True, non_existent=True)
             return
-        for part in ("objects", "refs", "HEAD"):
-            if not (repository / part).exists():
-                raise FailedError(f'rpc error: code = FailedPrecondition desc = repository not valid: "{part}"')
+        self.check(repository)
+        if base and self.faults.get("at", {}).get(path) == "no increment":
+            raise FailedError("rpc error: code = Internal desc = create bundle: broken")
         head = self.git(repository, "symbolic-ref", "HEAD").decode().strip()
         refs = self.git(repository, "show-ref", "--head", ok=(0, 1))
         self.write(f"{stem}.refs", refs)
         if self.faults.get("at", {}).get(path) == "half":
             raise FailedError("rpc error: code = Internal desc = create bundle: broken")
+        object_format = self.git(repository, "rev-parse", "--show-object-format").decode().strip()
         if refs:
-            self.write(f"{stem}.bundle", self.git(repository, "bundle", "create", "--quiet", "-", "--all"))
+            self.write(f"{stem}.bundle", self.bundle(repository, before, object_format))
+        self.hooks(repository, stem)
+        # The mark of the base is carried over: a defect of the real one.
+        empty = bool(base["empty"]) if base and "empty" in base else not refs
+        if self.faults.get("at", {}).get(path) != "no manifest":
+            self.write_manifest(storage, path, stem, object_format, head, *before, empty=empty, non_existent=False)
+
+    def hooks(self, repository: Path, stem: str) -> None:
         if (repository / "custom_hooks").is_dir():
             hooks = subprocess.run(
                 ["/usr/bin/env", "tar", "-C", str(repository), "-cf", "-", "custom_hooks"],
@@ -278,12 +291,60 @@ class Double:
                 check=True,
             )
             self.write(f"{stem}.custom_hooks.tar", hooks.stdout)
-        object_format = self.git(repository, "rev-parse", "--show-object-format").decode().strip()
-        if self.faults.get("at", {}).get(path) != "no manifest":
-            self.write_manifest(storage, path, stem, object_format, head, empty=not refs, non_existent=False)
+
+    @staticmethod
+    def check(repository: Path) -> None:
+        for part in ("objects", "refs", "HEAD"):
+            if not (repository / part).exists():
+                raise FailedError(f'rpc error: code = FailedPrecondition desc = repository not valid: "{part}"')
+
+    def base(self, storage: str, path: str) -> dict[str, Any] | None:
+        """Return the manifest to build on. All that it names must be there."""
+        if self.version < (17, 3):
+            breach("-incremental leaves out what has not changed, before 17.3")
+        manifests = self.root / "manifests" / storage / path
+        if self.version < (18, 11):
+            found = [manifests / "+latest.toml"] if (manifests / "+latest.toml").exists() else []
+        else:
+            found = sorted(manifests.glob("*.toml"), key=lambda file: (file.stat().st_mtime_ns, file.name))
+        if not found:
+            return None
+        if found[-1].stat().st_nlink != 1:
+            breach(f"{found[-1]} is another backup's as well, and may be written to")
+        manifest = tomllib.loads(found[-1].read_text())
+        if manifest.get("non_existent"):
+            raise FailedError(f"{manifest['steps'][-1]['ref_path']}: doesn't exist")
+        for step in manifest["steps"]:
+            if not (self.root / step["ref_path"]).exists():
+                breach(f"{step['ref_path']} is missing in the base")
+            if (self.root / step["ref_path"]).stat().st_size and not (self.root / step["bundle_path"]).exists():
+                breach(f"{step['bundle_path']} is missing in the base")
+        return manifest
+
+    def bundle(self, repository: Path, before: list[dict[str, str]], object_format: str) -> bytes:
+        """Return a bundle of all that the last of the steps before does not lead to."""
+        create = ("bundle", "create", "--quiet", "-", "--all")
+        if not before:
+            return self.git(repository, *create)
+        lines = (self.root / before[-1]["ref_path"]).read_bytes().splitlines()
+        known = b"".join(b"^%s\n" % line.split(b" ")[0] for line in lines)
+        try:
+            return self.git(repository, *create, "--ignore-missing", "--stdin", stdin=known)
+        except FailedError as error:
+            if "Refusing to create empty bundle" not in str(error):
+                raise
+            sha256 = b"# v3 git bundle\n@object-format=sha256\n\n"
+            return b"# v2 git bundle\n\n" if object_format == "sha1" else sha256
 
     def write_manifest(
-        self, storage: str, path: str, stem: str, object_format: str, head: str | None, **marks: bool
+        self,
+        storage: str,
+        path: str,
+        stem: str,
+        object_format: str,
+        head: str | None,
+        *before: dict[str, str],
+        **marks: bool,
     ) -> None:
         lines = []
         if self.version >= (17, 6):
@@ -291,10 +352,13 @@ class Double:
         lines.append(f"object_format = '{object_format}'")
         if head:
             lines.append(f"head_reference = '{head}'")
-        lines += ["", "[[steps]]", f"bundle_path = '{stem}.bundle'", f"ref_path = '{stem}.refs'"]
-        lines += [f"custom_hooks_path = '{stem}.custom_hooks.tar'", ""]
+        step = {"bundle_path": f"{stem}.bundle", "ref_path": f"{stem}.refs"}
+        if before:
+            step["previous_ref_path"] = before[-1]["ref_path"]
+        for each in [*before, {**step, "custom_hooks_path": f"{stem}.custom_hooks.tar"}]:
+            lines += ["", "[[steps]]", *(f"{key} = '{value}'" for key, value in each.items())]
         for name in (self.flags["id"], "+latest"):
-            self.write(f"manifests/{storage}/{path}/{name}.toml", "\n".join(lines).encode())
+            self.write(f"manifests/{storage}/{path}/{name}.toml", "\n".join([*lines, ""]).encode())
 
     # restore
 
@@ -323,9 +387,20 @@ class Double:
                 continue
             bundle = str(self.root / step["bundle_path"])
             self.git(target, "fetch", "--quiet", "--no-auto-gc", bundle, "+refs/*:refs/*")
+        if self.version >= (18, 3):
+            self.reconcile(target, (self.root / manifest["steps"][-1]["ref_path"]).read_bytes())
         hooks = self.root / manifest["steps"][-1]["custom_hooks_path"]
         if hooks.exists():
             subprocess.run(["/usr/bin/env", "tar", "-C", str(target), "-xf", str(hooks)], check=True)
+
+    def reconcile(self, target: Path, refs: bytes) -> None:
+        """Make the refs those of a list."""
+        wanted = [line.split(b" ", 1) for line in refs.splitlines() if not line.endswith(b" HEAD")]
+        names = {name for _, name in wanted}
+        there = self.git(target, "for-each-ref", "--format=%(refname)").splitlines()
+        lines = [b"delete %s\n" % name for name in there if name not in names]
+        lines += [b"update %s %s\n" % (name, oid) for oid, name in wanted]
+        self.git(target, "update-ref", "--stdin", stdin=b"".join(lines))
 
     def remove_dangling(self, storage: str) -> None:
         root = self.storages[storage]
