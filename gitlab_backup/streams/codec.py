@@ -17,6 +17,18 @@ ENTRY_POINTS = "gitlab_backup.codecs"
 """The group of entry points in which other distributions register theirs."""
 
 
+LARGEST_RATIO: Final = 200
+"""How many times larger than a compressed file its content may be where nothing says how large it is. Dumps and
+directories come to a tenth of that; gzip could make it five times as much, zstd a hundred times."""
+_ALWAYS_ALLOWED: Final = 1 << 30
+"""Bytes that are allowed whatever the ratio."""
+
+
+def plausible_size(compressed: int) -> int:
+    """Return how many bytes a file of so many bytes may become, where nothing says how many. More is a bomb."""
+    return max(_ALWAYS_ALLOWED, LARGEST_RATIO * compressed)
+
+
 class Codec(Protocol):
     """Turns a byte stream into a compressed one, and back. Without state: one object serves many streams at once."""
 

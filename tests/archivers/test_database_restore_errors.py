@@ -295,3 +295,20 @@ def test_nobody_comes_back_too_fast(cluster: Cluster, database: str, tmp_path: P
         for thread in threads:
             thread.join()
     assert leftovers(cluster, database) == []
+
+
+def test_a_dump_does_not_fill_the_disk(cluster: Cluster, database: str, strategy: str, tmp_path: Path) -> None:
+    """It may have as many bytes as when it was made: what comes after them is not loaded."""
+    dump = simple("CREATE TABLE public.t (a int);", "CREATE TABLE public.u (a int);")
+    for size in (len(dump) - 1, len(dump)):
+        run = restoring(
+            tmp_path,
+            {"main": dump},
+            described(cluster, database),
+            details={"main": {"dump_bytes": size}},
+            database_strategy=strategy,
+        )
+        if size == len(dump):
+            run.run()
+        else:
+            assert f"goes on after {size} bytes" in fails(run, cluster, database).message

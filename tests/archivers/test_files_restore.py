@@ -253,6 +253,17 @@ def test_the_old_tree_can_be_kept(uploads: Path, backup: Path) -> None:
     assert [] == tree_differences("old", old, tree(uploads.parent / f"uploads.before-{BACKUP_ID}"))
 
 
+def test_an_old_tree_that_was_kept_is_in_no_backup(uploads: Path, backup: Path) -> None:
+    """Inside a mount point it lies in the directory itself; what only looks like it does not count."""
+    details = back_up(uploads, backup)
+    (uploads / f".before-{BACKUP_ID}").mkdir()
+    (uploads / f".before-{BACKUP_ID}-2").mkdir()
+    (uploads / f".before-{BACKUP_ID}/old").touch()
+    assert details["members"] == back_up(uploads, backup, "zstd")["members"]
+    (uploads / ".before-noon").touch()
+    assert int(str(details["members"])) + 1 == back_up(uploads, backup, "none")["members"]
+
+
 def test_a_plan_changes_nothing_and_says_what_is_replaced(uploads: Path, backup: Path) -> None:
     """The person who has to say yes reads path, number and size; the space is that of the new tree."""
     details = back_up(uploads, backup)

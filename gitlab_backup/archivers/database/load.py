@@ -134,8 +134,8 @@ class Loader(DumpFrame):
     def __attrs_pre_init__(self) -> None:
         super().__init__()
 
-    def load(self, dump: BinaryIO, *, progress: Callable[[int, int], None]) -> None:
-        """Run all of `dump`. The transaction, if any, is left open.
+    def load(self, dump: BinaryIO, *, most: int, progress: Callable[[int, int], None]) -> None:
+        """Run all of `dump`, if it has not more than `most` bytes. The transaction, if any, is left open.
 
         Raises `ComponentError` with the statement, its line and its byte where the server refuses one, and
         `CorruptStreamError` where the dump is not whole or not plain SQL.
@@ -145,6 +145,7 @@ class Loader(DumpFrame):
             with self.cancel.calling(self._interrupt):
                 while piece := dump.read(_PIECE):
                     self.cancel.check()
+                    self._check_size(reader.size + len(piece), most)
                     reader.feed(piece)
                     progress(0, len(piece))
                 self._check_end(reader)
@@ -154,6 +155,13 @@ class Loader(DumpFrame):
             # What the server says of a request to stop is not what went wrong.
             self.cancel.check()
             raise
+
+    def _check_size(self, size: int, most: int) -> None:
+        if size > most:
+            raise CorruptStreamError(
+                f"{self.name} goes on after {most} bytes, which are all that it should have",
+                hint="It seems made to fill the disk of the server. Look at it: `zless` shows its text.",
+            )
 
     def _check_end(self, reader: DumpReader) -> None:
         from psycopg.pq import TransactionStatus

@@ -16,6 +16,7 @@ from attrs import evolve, frozen
 
 from ...errors import ComponentError, DatabaseError, UsageError
 from ...instance.postgres import connect, where
+from ...streams.codec import plausible_size
 from ..base import RestorePlan
 from . import server
 from .checks import STRATEGIES, SWAP, check, choose_strategy, details_of
@@ -230,7 +231,7 @@ class DatabaseRestore:
         database = target.database
         loader = Loader(database, connection, target.file, job.warn, job.cancel)
         with job.open_stream(target.file) as dump:
-            loader.load(dump, progress=job.progress)
+            loader.load(dump, most=self._most(job, target), progress=job.progress)
         expected = details_of(job, database.name).get("rows")
         for table, rows in expected.items() if isinstance(expected, dict) else ():
             if loader.rows_loaded.get(table, 0) != rows:
@@ -239,6 +240,11 @@ class DatabaseRestore:
                     f" {rows} at the time of the backup"
                 )
         self._analyze(job, database, connection)
+
+    def _most(self, job: RestoreJob, target: Target) -> int:
+        """Return how many bytes the dump may have, so that it cannot fill the server's disk."""
+        recorded = details_of(job, target.database.name).get("dump_bytes")
+        return recorded if isinstance(recorded, int) else plausible_size((job.root / target.file).stat().st_size)
 
     def _analyze(self, job: RestoreJob, database: Database, connection: psycopg.Connection[TupleRow]) -> None:
         """Give the planner its statistics. Without them a database is slow, but whole."""

@@ -58,6 +58,8 @@ def _verify_dump(job: VerifyJob, path: str, details: Mapping[str, object]) -> No
         job.damaged(path, f"holds {scanner.objection}")
     elif not scanner.complete:
         job.damaged(path, f"is cut short: it ends at {scanner.place}, without the closing line of pg_dump")
+    elif isinstance(expected := details.get("dump_bytes"), int) and scanner.size != expected:
+        job.damaged(path, f"is a dump of {scanner.size} bytes, not {expected} as when it was made")
     elif "rows" in details:
         _compare_rows(job, path, scanner.rows, _section(details, "rows"))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ...errors import ComponentError, CorruptStreamError
 from ...streams.tar import Passage, TarReader, write_tree
 from .plan import plan_restore
-from .restore import Restoration, archives
+from .restore import OF_A_RESTORE, Restoration, archives
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -54,7 +54,7 @@ class FilesArchiver:
                 root,
                 job.create_stream(component.destination),
                 cancel=job.cancel,
-                exclude=[os.fsencode(name) for name in component.excludes],
+                exclude=[*(os.fsencode(name) for name in component.excludes), *_of_restores(root)],
                 exclude_everywhere=_EVERYWHERE,
             )
         except OSError as error:
@@ -119,6 +119,11 @@ class FilesArchiver:
         expected = (job.details or {}).get("members")
         if expected is not None and members != expected:
             job.damaged(name, f"has {members} members, not {expected} as when it was made")
+
+
+def _of_restores(root: int) -> list[bytes]:
+    """Return what restores have left, or were asked to leave, at the top of a directory: old trees, whole."""
+    return [os.fsencode(name) for name in os.listdir(root) if OF_A_RESTORE.fullmatch(name)]
 
 
 def _unreadable(component: Component, directory: object, error: Exception) -> ComponentError:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Mapping
 from contextlib import contextmanager, suppress
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, Final
 from attrs import asdict, frozen
 
 from ...errors import ComponentError, StreamError
+from ...streams.codec import plausible_size
 from ...streams.files import free_bytes, remove_tree, sync_directory, sync_tree
 from ...streams.tar import ExtractLimits, extract
 
@@ -40,11 +42,8 @@ LOST_AND_FOUND: Final = "lost+found"
 """Made by the file system, at its top."""
 
 
-_LARGEST_RATIO: Final = 200
-"""How many times larger the content of an archive may be where no manifest says how large it is. Real directories come
-to a tenth of that; gzip could make it five times as much, zstd a hundred times."""
-_ALWAYS_ALLOWED: Final = 1 << 30
-"""Bytes that are allowed whatever the ratio."""
+OF_A_RESTORE: Final = re.compile(r"\.(?:before|moving|restoring)-\d+_\d{4}_\d{2}_\d{2}_.*", re.DOTALL)
+"""The names that a restore *inside* gives to trees, with the id of the backup."""
 
 
 def recorded_size(job: RestoreJob) -> tuple[int, int] | None:
@@ -187,11 +186,10 @@ class Restoration:
         if recorded := recorded_size(job):
             return ExtractLimits(members=recorded[0], data_bytes=recorded[1])
         free = free_bytes(self.new)
-        most = max(_ALWAYS_ALLOWED, _LARGEST_RATIO * (job.root / self.archive).stat().st_size)
+        most = plausible_size((job.root / self.archive).stat().st_size)
         if free < most:
             return ExtractLimits(space=free, space_reason="all that is free on the file system")
-        reason = f"{_LARGEST_RATIO} times the size of the archive: it seems made to fill the file system"
-        return ExtractLimits(space=most, space_reason=reason)
+        return ExtractLimits(space=most, space_reason="out of so small an archive: it seems made to fill the disk")
 
     def _make_excluded(self) -> None:
         attributes = Attributes.of(self.new)
