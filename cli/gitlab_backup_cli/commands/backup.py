@@ -19,7 +19,7 @@ from ..retention import RuleOptions, taking_rules
 from ..session import Session  # noqa: TC001 - the signature is looked at when the command starts
 from ..text import duration, plural, size, table
 from .prune import prune_after
-from .repositories import Archiver, Paths, ServerSide, SkipPaths, Storages  # noqa: TC001 - likewise
+from .repositories import Archiver, Base, Incremental, Paths, ServerSide, SkipPaths, Storages  # noqa: TC001 - likewise
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -68,6 +68,8 @@ def backup_all(
     skip_repository_path: SkipPaths = None,
     repositories_archiver: Archiver = None,
     repositories_server_side: ServerSide = False,
+    incremental: Incremental = False,
+    base: Base = None,
     keep_going: Annotated[bool, typer.Option("--keep-going", help="Publish the rest where a component fails.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")] = False,
     insecure_store: Annotated[
@@ -89,6 +91,7 @@ def backup_all(
       gitlab-backup-cli backup all
       gitlab-backup-cli backup all --skip registry,artifacts --compression zstd
       gitlab-backup-cli backup all --only repositories --repository-path group/project
+      gitlab-backup-cli backup all --incremental
       gitlab-backup-cli backup all --prune --keep-daily 7 --keep-weekly 4
     """  # noqa: D301 - \b keeps the lines of the example apart
     status = ExitStatus.COMPLETE
@@ -98,6 +101,7 @@ def backup_all(
         skip_paths=ids(skip_repository_path),
         archiver=repositories_archiver,
         server_side=repositories_server_side,
+        incremental=incremental,
     )
     with document_of_failure(documents.failed if json else None):
         if rules.given and not prune:
@@ -109,7 +113,7 @@ def backup_all(
             skip=ids(skip),
             compression=compression,
             level=compression_level,
-            repositories=repositories,
+            repositories=_on_base(session, repositories, base),
             archivers=_archivers(archiver or ()),
         )
         then = rules.rules(session) if prune else None
@@ -144,6 +148,15 @@ def _archivers(values: Iterable[str]) -> dict[str, str]:
         if chosen.setdefault(component, name) != name:
             raise UsageError(f"two archivers are given for {component}: {chosen[component]} and {name}")
     return chosen
+
+
+def _on_base(session: Session, repositories: RepositoryOptions, base: str | None) -> RepositoryOptions:
+    """Return the options with the base of that id, where there is one."""
+    if base is None:
+        return repositories
+    from attrs import evolve
+
+    return evolve(repositories, base=session.store().open(base))
 
 
 def _create(

@@ -49,3 +49,12 @@ ServerSide = Annotated[
         help="Each Gitaly has the repositories in its own object storage; they are not in the backup.",
     ),
 ]
+
+Incremental = Annotated[
+    bool,
+    typer.Option("--incremental", help="Back up repositories as increments on an earlier backup; all else in full."),
+]
+Base = Annotated[
+    str | None,
+    typer.Option("--base", metavar="BACKUP_ID", help="On this backup. Default: the newest that can serve."),
+]
