@@ -1,4 +1,6 @@
-"""The project's sessions: `demo` shows the tool at work, `bench` how fast it is; `tests`, `lint` and `docs` are what a change has to pass.
+"""The project's sessions: `demo` shows the tool at work, `bench` how fast it is.
+
+`tests`, `lint` and `docs` are what a change has to pass.
 
 `./nox.sh` runs them without anything installed but Python 3.11.
 """

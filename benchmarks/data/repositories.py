@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _DATE: Final = 1_714_053_314
-_LARGE, _MIDDLE, _SMALL = 36_000_000, 4_500_000, 450_000  # bytes in files; packed, they are half of it
+_LARGE, _MIDDLE, _SMALL = 64_000_000, 8_000_000, 800_000  # bytes in files; packed, they are half of it
 _TEMPLATES: Final = 40
 
 
