@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import toml
 from .section import Problems, Section, refuse
 from .yaml_file import read_bytes
 
@@ -45,8 +45,8 @@ def storage_paths(file: Path) -> dict[str, tuple[Path, str]]:
     """
     data = read_bytes(file)
     try:
-        values = tomllib.loads(data.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        values = toml.parse(data)
+    except ValueError as error:
         # Only the place is taken from the parser's message, which may quote the file.
         place = re.search(r"\(at (line \d+, column \d+)\)", str(error))
         refuse(file, f"is not valid TOML{f' at {place[1]}' if place else ''}", hint="Correct Gitaly's configuration.")

@@ -96,7 +96,7 @@ class Journal:
             )
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise StoreError(
                 f"the journal of an interrupted restore, {path}, cannot be understood: {error}",
                 hint="It names what was moved aside. Put that back by hand, then remove the journal.",

@@ -15,11 +15,11 @@ All paths in a manifest are relative to that root.
 from __future__ import annotations
 
 import re
-import tomllib
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from attrs import frozen
 
+from ... import toml
 from ...errors import CorruptStreamError
 
 if TYPE_CHECKING:
@@ -101,8 +101,8 @@ class RepositoryManifest:
         Raises `CorruptStreamError` where it is not a manifest, or a path in it leads out of the component.
         """
         try:
-            document = tomllib.loads(data.decode())
-        except (ValueError, RecursionError) as error:
+            document = toml.parse(data)
+        except ValueError as error:
             raise CorruptStreamError(f"is not TOML: {error}") from None
         non_existent = _get(document, "non_existent", bool, False)  # noqa: FBT003 - a default
         object_format = _get(document, "object_format", str, "")
@@ -118,6 +118,37 @@ class RepositoryManifest:
             empty=_get(document, "empty", bool, False),  # noqa: FBT003 - a default
             non_existent=non_existent,
         )
+
+
+# A literal string of TOML, with printable ASCII alone: nearly all that is ever in one.
+_TEXT: Final = rb"'([ -&(-~]*)'"
+_STEP: Final = re.compile(
+    rb"\n\[\[steps\]\]\nbundle_path = %(t)s\nref_path = %(t)s\n(?:previous_ref_path = %(t)s\n)?custom_hooks_path = %(t)s\n"
+    % {b"t": _TEXT}
+)
+_MANIFEST: Final = re.compile(
+    rb"(?:empty = (true|false)\nnon_existent = (true|false)\n)?object_format = %(t)s\n(?:head_reference = %(t)s\n)?"
+    rb"((?:%(s)s)+)" % {b"t": _TEXT, b"s": re.sub(rb"\((?!\?)", b"(?:", _STEP.pattern)}
+)
+
+
+def plain_document(data: bytes) -> dict[str, object] | None:
+    """Return what `tomllib.loads` would, where that is known at a glance; else None. It takes a tenth of the time."""
+    found = _MANIFEST.fullmatch(data)
+    if found is None:
+        return None
+    empty, non_existent, object_format, head, steps = found.groups()
+    document: dict[str, object] = {"object_format": object_format.decode()}
+    if empty is not None:
+        document |= {"empty": empty == b"true", "non_existent": non_existent == b"true"}
+    if head is not None:
+        document["head_reference"] = head.decode()
+    keys = ("bundle_path", "ref_path", "previous_ref_path", "custom_hooks_path")
+    document["steps"] = [
+        {key: value.decode() for key, value in zip(keys, step.groups(), strict=True) if value is not None}
+        for step in _STEP.finditer(steps)
+    ]
+    return document
 
 
 def manifest_path(storage: str, relative_path: str, backup_id: str) -> str:
