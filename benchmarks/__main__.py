@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from attrs import evolve
+
 from . import contest, document, results, server, tables
 from .measure import BenchmarkError
 from .place import FULL, QUICK, Place
@@ -68,7 +70,15 @@ def _measure(options: argparse.Namespace) -> results.Results:
     started, date = time.monotonic(), datetime.now(UTC)
     sizes = QUICK if options.quick else FULL
     rounds = options.rounds or (1 if options.quick else 3)
-    outcomes = []
+    found = results.Results(
+        date=f"{date:%Y-%m-%d %H:%M}",
+        command=_command(options, rounds),
+        quick=options.quick,
+        rounds=rounds,
+        duration=0,
+        machine={},
+        outcomes=(),
+    )
     with _directory(options.keep) as top:
         # Data of another size are other data.
         directory = top / ("quick" if options.quick else "full")
@@ -78,25 +88,28 @@ def _measure(options: argparse.Namespace) -> results.Results:
             raise BenchmarkError(f"{directory}: {free:,} bytes are free, {sizes.disk:,} are needed. See --keep.")
         with server.running(directory / "postgresql") as running:
             place = Place(directory=directory, server=running, sizes=sizes, say=_say)
-            machine = results.describe_machine(directory, running.programs)
+            found = evolve(found, machine=results.describe_machine(directory, running.programs))
             for name in options.scenario or SCENARIOS:
                 _say(f"\n{name}")
-                for each in SCENARIOS[name](place):
-                    outcome = contest.hold(each, rounds=rounds, server=running, say=_say)
-                    outcomes.append(outcome)
-                    _say(tables.shown(outcome))
-    found = results.Results(
-        date=f"{date:%Y-%m-%d %H:%M}",
-        command=shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
-        quick=options.quick,
-        rounds=rounds,
-        duration=time.monotonic() - started,
-        machine=machine,
-        outcomes=tuple(outcomes),
-    )
-    if options.json:
-        found.write(options.json)
+                try:
+                    for each in SCENARIOS[name](place):
+                        outcome = contest.hold(each, rounds=rounds, server=running, say=_say)
+                        found = evolve(found, outcomes=(*found.outcomes, outcome))
+                        _say(tables.shown(outcome))
+                except BenchmarkError as error:
+                    _say(f"  FAILED {name}: {error}")
+                    found = evolve(found, broken=(*found.broken, f"{name}: {error}"))
+                # After each, so that what is known is not lost with a run that does not come to its end.
+                found = evolve(found, duration=time.monotonic() - started)
+                if options.json:
+                    found.write(options.json)
     return found
+
+
+def _command(options: argparse.Namespace, rounds: int) -> str:
+    """Return the command that measures the same, without what is of this machine only."""
+    quick = ["--quick"] if options.quick else []
+    return shlex.join(["python", "-m", "benchmarks", *quick, "--rounds", str(rounds), *options.scenario])
 
 
 @contextmanager

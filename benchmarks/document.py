@@ -46,7 +46,7 @@ def write(results: Results, docs: Path) -> None:
 def _run(results: Results) -> str:
     kind = "with the small sizes of `--quick`, whose ratios are not those of the goals" if results.quick else "in full"
     lines = [
-        f"Measured on {results.date} UTC {kind}, {results.rounds} rounds, in {results.duration / 60:.0f} minutes:\n\n",
+        f"Measured on {results.date} UTC {kind}, rounds: {results.rounds}, in {results.duration / 60:.0f} minutes:\n\n",
         f"```console\n$ {results.command}\n```\n\n",
         markdown(("", ""), list(results.machine.items())),
         "\n",

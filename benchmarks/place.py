@@ -50,7 +50,7 @@ FULL: Final = Sizes(
     repositories=500,
     small_repositories=10_000,
     growth=1,
-    disk=26_000_000_000,
+    disk=22_000_000_000,
 )
 QUICK: Final = Sizes(
     trees=0.1,
@@ -60,7 +60,7 @@ QUICK: Final = Sizes(
     repositories=100,
     small_repositories=500,
     growth=0.1,
-    disk=5_000_000_000,
+    disk=4_000_000_000,
 )
 
 

@@ -37,11 +37,13 @@ class Results:
     """Seconds that the whole run took."""
     machine: Mapping[str, str]
     outcomes: tuple[Outcome, ...]
+    broken: tuple[str, ...] = ()
+    """Scenarios that ended early, and why."""
 
     @property
     def failed(self) -> list[str]:
         """What went wrong."""
-        return [line for outcome in self.outcomes for line in outcome.failed]
+        return [*self.broken, *(line for outcome in self.outcomes for line in outcome.failed)]
 
     @property
     def goals(self) -> list[Judged]:
@@ -76,7 +78,7 @@ def describe_machine(directory: Path, server_programs: Path) -> dict[str, str]:
     return {
         "processor": f"{cores} cores, {_processor()}",
         "memory": f"{memory / (1 << 30):.0f} GiB",
-        "system": f"{_system()}, Linux {platform.release()}",
+        "system": f"{_system()}, Linux {platform.release().partition('-')[0]}",
         "file system": _file_system(directory),
         "python": platform.python_version(),
         "programs": "; ".join(version for version in programs if version),
@@ -108,7 +110,7 @@ def _file_system(directory: Path) -> str:
 
 def _version(program: str) -> str:
     lines = _output([program, "--version"])
-    return lines[0] if lines else ""
+    return lines[0].strip("* ") if lines else ""
 
 
 def _project() -> str:

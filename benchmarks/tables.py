@@ -98,4 +98,4 @@ def summary(results: Results) -> str:
     """Return what a run has shown of the goals, for a terminal."""
     failed = "".join(f"\nFAILED {line}\n" for line in results.failed)
     size = ", small sizes: its ratios are not those of the goals" if results.quick else ""
-    return f"\nThe goals ({results.rounds} rounds{size})\n\n{text(GOAL_HEADINGS, goal_rows(results.goals))}{failed}"
+    return f"\nThe goals (rounds: {results.rounds}{size})\n\n{text(GOAL_HEADINGS, goal_rows(results.goals))}{failed}"

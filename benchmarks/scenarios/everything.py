@@ -111,14 +111,14 @@ class _All:
         return "\n".join(lines)
 
     def reference_restore(self, backup: Path) -> str:
-        """Return the same for a restore."""
+        """Return the same for a restore, of a backup of this project: the dumps, archives and bundles are ordinary."""
         top = shlex.quote(str(backup))
         lines = [
             f"gzip -cd {top}/db/{self.dump(connection)} | psql -X -q {dbname}"
             for connection, dbname in self.empty.databases.items()
         ]
         listed = write_list(self.place, self.count)
-        lines.append(clone_all(backup / "repositories", listed, self.target / "repositories"))
+        lines.append(clone_all(backup, listed, self.target / "repositories"))
         lines += [
             f"gzip -cd {top}/{name}.tar.gz | tar --directory={shlex.quote(str(self.target / name))} --extract --file=-"
             for name in self.directories
@@ -178,7 +178,6 @@ def contests(place: Place) -> Iterator[Contest]:
         ),
         warm_up=" && ".join(f"tar -C {shlex.quote(str(path))} -c -f - . | cat >/dev/null" for path in listed),
     )
-    measure.run(everything.reference_backup(output), variables=place.server.environment())
     measure.run(site.command(*backup))
     made = site.latest()
     arguments = ("--backup-path", str(site.backups), "restore", "all", made.name, "--yes", "--quiet")
@@ -200,7 +199,7 @@ def contests(place: Place) -> Iterator[Contest]:
             Variant(
                 name=_REFERENCE,
                 role=Role.REFERENCE,
-                script=everything.reference_restore(output),
+                script=everything.reference_restore(made),
                 prepare=everything.wipe,
                 check=everything.check_restored,
             ),
@@ -213,7 +212,6 @@ def contests(place: Place) -> Iterator[Contest]:
         ),
     )
     everything.leave()
-    remove(output)
     remove(site.backups)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -88,12 +90,14 @@ done < {shlex.quote(str(listed))}
 """
 
 
-def clone_all(bundles: Path, listed: Path, target: Path) -> str:
-    """Return a script that makes a repository of each bundle, one after another."""
+def clone_all(backup: Path, listed: Path, target: Path) -> str:
+    """Return a script that makes a repository of each bundle of a backup of this project, one after another."""
+    bundles = shlex.quote(str(backup / "repositories" / "default"))
+    bundle = f"{backup.name}/001.bundle"
     return f"""
 while read -r path; do
     mkdir -p {shlex.quote(str(target))}/"${{path%/*}}"
-    git clone --quiet --mirror {shlex.quote(str(bundles))}/"$path.bundle" {shlex.quote(str(target))}/"$path"
+    git clone --quiet --mirror {bundles}/"$path"/{bundle} {shlex.quote(str(target))}/"$path"
 done < {shlex.quote(str(listed))}
 """
 
@@ -134,6 +138,7 @@ def _backup(place: Place, name: str, title: str, storage: Path, *, goals: tuple[
             checks.bundles((storage / path, bundles_of(backup, path)) for path in checked)
         measure.read(site.command("verify", backup.name, "--quiet"))
 
+    started = _started(place, grown)
     check = partial(_check_bundles, storage, output, count, checked)
     side_by_side = f"""
 cut -d/ -f1-3 {shlex.quote(str(listed))} | sed "s|^|"{target}/"|" | xargs mkdir -p
@@ -142,7 +147,7 @@ xargs -P2 -I% git --git-dir={top}/% bundle create --quiet {target}/%.bundle --al
     yield Contest(
         id=name,
         title=title,
-        data=f"{count:,} repositories, {megabytes(measure.size_of(storage))}",
+        data=f"{count:,} repositories, {megabytes(measure.size_of(storage))}; {started}",
         variants=(
             Variant(
                 name=_BUNDLES,
@@ -188,6 +193,26 @@ xargs -P2 -I% git --git-dir={top}/% bundle create --quiet {target}/%.bundle --al
         warm_up=f"tar --directory={top} --create --file=- . | cat >/dev/null",
     )
     remove(grown.backups)
+
+
+def _started(place: Place, grown: Site) -> str:
+    """Say how often git is started by a full backup and by an increment on it, counted by a script in its place."""
+    programs = place.scratch / "counting"
+    counted = programs / "counted"
+    remove(programs)
+    programs.mkdir()
+    git = shlex.quote(shutil.which("git", path=measure.environment()["PATH"]) or "git")
+    (programs / "git").write_text(f'#!/bin/sh\necho >>{shlex.quote(str(counted))}\nexec {git} "$@"\n')
+    (programs / "git").chmod(0o755)
+    variables = {"PATH": f"{programs}{os.pathsep}{measure.environment()['PATH']}"}
+    said = []
+    for words, options in (("a full backup", ()), ("an unchanged increment", ("--incremental",))):
+        counted.touch()
+        counted.chmod(0o666)  # git runs as the owner of the storage
+        measure.run(grown.command("backup", "all", "--only", "repositories", *options, "--quiet"), variables=variables)
+        said.append(f"{len(counted.read_bytes()):,} times by {words}")
+        counted.unlink()
+    return f"git is started {' and '.join(said)}"
 
 
 def _check_bundles(storage: Path, output: Path, count: int, checked: list[str]) -> None:
