@@ -63,7 +63,8 @@ def plan(job: RestoreJob) -> RestorePlan:
     if server_side:
         recorded = details.get("storages")
         chosen = job.options.repositories.storages
-        storages = sorted(name for name in (recorded if isinstance(recorded, dict) else ()) if name in (chosen or name))
+        there = recorded if isinstance(recorded, dict) else {}
+        storages = sorted(name for name in there if not chosen or name in chosen)
         backup_id, what = str(details.get("id", job.backup_id)), f"{details.get('repositories')}"
         what = f"those of {what} that are chosen" if job.options.repositories.filtered else what
         count = 0
