@@ -89,7 +89,7 @@ class Rules:
     keep_monthly: int | None = field(default=None, validator=_from(1))
     keep_yearly: int | None = field(default=None, validator=_from(1))
     minimum: int = field(default=1, validator=_from(0))
-    """So many stay in any case, the newest first; what is pinned comes on top."""
+    """So many stay in any case, the newest first; what only its pin keeps does not count."""
 
     @classmethod
     def of_keep_time(cls, seconds: int, *, minimum: int = 1) -> Rules:

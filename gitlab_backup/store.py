@@ -19,7 +19,7 @@ from attrs import field, frozen
 from .backup_id import BackupId
 from .errors import BackupNotFoundError, LockedError, MetadataError, RefusedError, StoreError
 from .metadata import Metadata
-from .streams.files import publish, remove_durably, remove_tree, sync_tree, write_durably
+from .streams.files import FileSink, publish, remove_durably, remove_tree, sync_directory, sync_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -166,7 +166,10 @@ class BackupStore:
         self.find(name)  # before the lock, which would make a backup path that does not exist
         with self.lock("pin"):
             found = self.find(name).name
-            write_durably(self.path / _pin(found), b"")
+            # An empty file is whole as soon as it is there.
+            if found not in self.pinned():
+                FileSink(self.path / _pin(found)).finish()
+            sync_directory(self.path)
         return found
 
     def unpin(self, name: str) -> str:

@@ -7,6 +7,7 @@ left alone: a rule that deletes what it does not understand is worth less than t
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -125,14 +126,14 @@ def prune(
     """
     cancel, tell = cancel or Cancellation(), Telling(observer)
     if options.dry_run or not os.path.lexists(store.path):  # the lock would make the directory
-        return _plan(store, options, now or datetime.now(UTC))
+        return _plan(store, options, now or datetime.now(UTC), cancel)
     with store.lock("prune"):
         _refuse_to_interfere(store)
         check = cancel.check
         remains = store.remove_dead_staging(check=check) if options.incomplete else store.remove_remains(check=check)
         for name in remains:
             tell(Noticed(f"removed {name}, which an interrupted run has left"))
-        planned = _plan(store, options, now or datetime.now(UTC))
+        planned = _plan(store, options, now or datetime.now(UTC), cancel)
         failures = []
         for each in planned.deleted:
             check()
@@ -158,9 +159,9 @@ def _refuse_to_interfere(store: BackupStore) -> None:
         )
 
 
-def _plan(store: BackupStore, options: PruneOptions, now: datetime) -> Pruned:
+def _plan(store: BackupStore, options: PruneOptions, now: datetime, cancel: Cancellation) -> Pruned:
     """Decide on everything in the store. Changes nothing."""
-    found = _Found.of(store)
+    found = _Found.of(store, cancel)
     if options.new is not None and options.new not in {each.name for each in found.backups}:
         why = next((each.reason for each in found.left_alone if each.name == options.new), "it is not there")
         raise RefusedError(
@@ -198,9 +199,10 @@ class _Found:
     left_alone: list[LeftAlone] = field(factory=list)
 
     @classmethod
-    def of(cls, store: BackupStore) -> _Found:
+    def of(cls, store: BackupStore, cancel: Cancellation) -> _Found:
         found = cls()
         for name in store.ids():
+            cancel.check()
             path = store.path / name
             if (flaw := _flaw(path)) is None:
                 found.backups.append(Candidate(name=name, path=path, created_at=BackupId.parse(name).created_at))
@@ -269,7 +271,11 @@ def _ends_like_tar(path: Path) -> bool:
 
 
 def _size(path: Path) -> int:
-    return sum(each.lstat().st_size for each in _files(path))
+    size = 0
+    for each in _files(path):
+        with suppress(FileNotFoundError):  # a dry run has no lock: somebody may be deleting it
+            size += each.lstat().st_size
+    return size
 
 
 def _files(path: Path) -> Iterator[Path]:
