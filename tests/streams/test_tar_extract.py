@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import grp
 import io
 import os
+import pwd
 import stat
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -255,3 +257,18 @@ def test_owners_are_the_archived_numbers(target: Path) -> None:
     found = [(target / name).lstat() for name in ("d", "d/f", "d/l", "d/p")]
     assert {(123_456, 3_000_000)} == {(status.st_uid, status.st_gid) for status in found}
     assert [0o2770, 0o2640, 0o777, 0o622] == [stat.S_IMODE(status.st_mode) for status in found]
+
+
+@pytest.mark.skipif(not is_root(), reason="only root gives files away")
+def test_owners_go_by_name(target: Path) -> None:
+    """As GNU tar does it: the same user may have another number here. A name that nobody has here leaves the number."""
+    daemon, group = pwd.getpwnam("daemon"), grp.getgrnam("daemon")
+    data = _tar(
+        _entry(b"./known", uid=54321, gid=54322, uname=b"daemon", gname=b"daemon"),
+        _entry(b"./unknown", uid=54321, gid=54322, uname=b"nobody-here", gname=b"\xff"),
+        _entry(b"./without", uid=54321, gid=54322),
+    )
+    _extract(data, target)
+    found = {path.name: (path.stat().st_uid, path.stat().st_gid) for path in target.iterdir()}
+    own, other = (daemon.pw_uid, group.gr_gid), (54321, 54322)
+    assert {"known": own, "unknown": other, "without": other} == found

@@ -9,8 +9,11 @@ already only gets its attributes; but nothing takes the place of a directory.
 from __future__ import annotations
 
 import errno
+import grp
 import os
+import pwd
 import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from attrs import frozen
@@ -97,6 +100,8 @@ class _Extraction:
         self._progress = progress
         self._is_root = os.geteuid() == 0
         self._groups = {os.getegid(), *os.getgroups()}
+        self._user_ids: dict[tuple[bytes, int], int] = {}
+        self._group_ids: dict[tuple[bytes, int], int] = {}
         self._tree = Descent(root)
         self._members = self._bytes = self._not_given = 0
         self._told = (0, 0)
@@ -242,11 +247,29 @@ class _Extraction:
                 make()
 
     def _owner(self, member: Member) -> tuple[int, int]:
+        uid, gid = self._user_id(member), self._group_id(member)
         if self._is_root:
-            return member.uid, member.gid
-        gid = member.gid if member.gid in self._groups else -1
-        self._not_given += member.uid != os.geteuid() or gid == -1
+            return uid, gid
+        if gid not in self._groups:
+            gid = -1
+        self._not_given += uid != os.geteuid() or gid == -1
         return -1, gid
+
+    # By name, as GNU tar does it: on another machine, the same user may have another number.
+
+    def _user_id(self, member: Member) -> int:
+        key = member.uname, member.uid
+        if key not in self._user_ids:
+            with suppress(KeyError, ValueError):
+                self._user_ids[key] = pwd.getpwnam(os.fsdecode(member.uname)).pw_uid
+        return self._user_ids.setdefault(key, member.uid)
+
+    def _group_id(self, member: Member) -> int:
+        key = member.gname, member.gid
+        if key not in self._group_ids:
+            with suppress(KeyError, ValueError):
+                self._group_ids[key] = grp.getgrnam(os.fsdecode(member.gname)).gr_gid
+        return self._group_ids.setdefault(key, member.gid)
 
 
 def _write_all(fd: int, view: memoryview) -> None:
