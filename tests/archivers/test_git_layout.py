@@ -19,6 +19,7 @@ from gitlab_backup.archivers.git.layout import (
     latest_path,
     manifest_path,
     parse_ref,
+    plain_document,
     read_refs,
 )
 from gitlab_backup.archivers.git.lines import LONGEST, Lines
@@ -72,6 +73,26 @@ def test_a_manifest_is_read_as_it_was_written(manifest: RepositoryManifest) -> N
     document = tomllib.loads(written.decode())
     assert manifest.object_format == document["object_format"]
     assert [step.bundle_path for step in manifest.steps] == [step["bundle_path"] for step in document["steps"]]
+
+
+@given(MANIFESTS, st.integers(0, 400), st.sampled_from(b"'\"\\\n=[] a\xff"))
+def test_a_plain_manifest_is_read_as_toml(manifest: RepositoryManifest, place: int, byte: int) -> None:
+    """What is read without a parser of TOML is what such a parser reads, also where a byte of it was changed."""
+    written = manifest.to_toml()
+    assert plain_document(written) in (None, tomllib.loads(written.decode()))
+    changed = bytearray(written)
+    changed[place % len(changed)] = byte
+    found = plain_document(bytes(changed))
+    assert found is None or found == tomllib.loads(changed.decode())
+
+
+def test_the_usual_manifest_is_plain() -> None:
+    """What the archiver writes of GitLab's own paths needs no parser."""
+    first = Step.of("default", "@hashed/6b/86/6b86.git", "1700000000_2023_11_14_17.0.0", 1)
+    second = Step.of("default", "@hashed/6b/86/6b86.git", "1700000001_2023_11_14_17.0.0", 2, first)
+    for head in ("", "refs/heads/main"):
+        written = RepositoryManifest(object_format="sha1", head_reference=head, steps=(first, second)).to_toml()
+        assert tomllib.loads(written.decode()) == plain_document(written)
 
 
 def test_a_manifest_of_two_steps_is_written_as_gitaly_backup_does() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attrs import define, field
 
 from ...errors import ComponentError, StreamError
+from ...streams.link import link
 from ..base import make_private
 from .increments import Taken
 from .layout import MANIFESTS
@@ -26,12 +29,12 @@ if TYPE_CHECKING:
 def place_of(job: BackupJob, repository: Repository) -> Iterator[None]:
     """Make the directory of a repository's manifests, which also keeps a second row of the same path out."""
     parts = f"{repository.storage}/{repository.relative_path}"
-    root = job.root / job.component.destination
-    manifests = root / MANIFESTS / parts
+    root = f"{job.root}/{job.component.destination}"
+    manifests = f"{root}/{MANIFESTS}/{parts}"
     try:
-        make_private(manifests.parent)
+        make_private(os.path.dirname(manifests))  # noqa: PTH120 - a Path for each of many is slow
         try:
-            manifests.mkdir(mode=0o700)
+            os.mkdir(manifests, 0o700)  # noqa: PTH102 - likewise
         except FileExistsError:
             raise ComponentError("the database names this place a second time") from None
     except OSError as error:
@@ -41,11 +44,11 @@ def place_of(job: BackupJob, repository: Repository) -> Iterator[None]:
     except BaseException:
         # Only what is this repository's own and empty: others may be making theirs beside it.
         with suppress(OSError):
-            for step in (root / parts).iterdir():
+            for step in Path(root, parts).iterdir():
                 step.rmdir()
-        for directory in (manifests, root / parts):
+        for directory in (manifests, f"{root}/{parts}"):
             with suppress(OSError):
-                directory.rmdir()
+                os.rmdir(directory)  # noqa: PTH106 - likewise
         raise
 
 
@@ -110,6 +113,15 @@ class Files:
         sink = self.create(relative)
         sink.write(content)
         sink.finish()
+
+    def copy(self, relative: str, name: str, content: bytes) -> None:
+        """Give a file that was just written a second name, else write it again."""
+        root = self.job.component.destination
+        if not link(f"{self.job.root}/{root}/{relative}", f"{self.job.root}/{root}/{name}"):
+            self.write(name, content)
+            return
+        self.job.progress(0, len(content))
+        self.job.written(f"{root}/{name}", hashlib.sha256(content).hexdigest())
 
     def finish(self) -> None:
         """Count all files as written."""

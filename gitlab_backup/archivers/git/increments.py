@@ -137,21 +137,31 @@ class Base:
 
     def read(self, name: str) -> bytes:
         """Return the content of a small file, checked. Raises `CorruptStreamError`."""
-        with self.open(name) as file:
-            return file.read()
+        fd = self._descriptor(name)
+        try:
+            content = os.read(fd, min(os.fstat(fd).st_size, _LARGEST_MANIFEST))
+        except OSError as error:
+            raise CorruptStreamError(f"{name} cannot be read: {error.strerror}") from error
+        finally:
+            os.close(fd)
+        if hashlib.sha256(content).hexdigest() != self.digests[name]:
+            raise CorruptStreamError(f"{name} is not what {CHECKSUMS_NAME} says")
+        return content
 
     @contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
         """Open a file, to be read to its end. Raises `CorruptStreamError`, at the latest when the block ends."""
-        try:
-            fd = os.open(f"{self.directory}/{name}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError as error:
-            raise CorruptStreamError(f"{name} cannot be read: {error.strerror}") from error
-        with os.fdopen(fd, "rb", buffering=0) as file:
+        with os.fdopen(self._descriptor(name), "rb", buffering=0) as file:
             digested = _Digested(file, name)
             yield cast("BinaryIO", digested)  # all that is done with it is reading
         if digested.sha256.hexdigest() != self.digests[name]:
             raise CorruptStreamError(f"{name} is not what {CHECKSUMS_NAME} says")
+
+    def _descriptor(self, name: str) -> int:
+        try:
+            return os.open(f"{self.directory}/{name}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            raise CorruptStreamError(f"{name} cannot be read: {error.strerror}") from error
 
 
 @frozen(kw_only=True)
@@ -193,10 +203,8 @@ class _Digested:
         self._name = name
         self.sha256 = hashlib.sha256()
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int) -> bytes:
         try:
-            if size < 0 and os.fstat(self._file.fileno()).st_size > _LARGEST_MANIFEST:
-                raise CorruptStreamError(f"{self._name} is far too large")
             data = self._file.read(size)
         except OSError as error:
             raise CorruptStreamError(f"{self._name} cannot be read: {error.strerror}") from error

@@ -55,9 +55,8 @@ class _AskGitError(Exception):
 
 
 def _read(repository: str) -> QuickRefs:
-    with os.scandir(repository) as entries:
-        kinds = {entry.name: entry.is_symlink() for entry in entries}
-    if kinds.keys() & _STRANGE or kinds.get("refs", True):
+    names = os.listdir(repository)  # noqa: PTH208 - names alone
+    if not _STRANGE.isdisjoint(names) or os.path.islink(f"{repository}/refs"):  # noqa: PTH114 - a Path is slow
         raise _AskGitError
     digits = _digits(_content(f"{repository}/config", 1 << 16))
     head = _HEAD.fullmatch(_content(f"{repository}/HEAD", 1 << 12))
@@ -66,7 +65,7 @@ def _read(repository: str) -> QuickRefs:
     # Before `packed-refs`, as git does: what is packed meanwhile is found there.
     loose: dict[bytes, bytes] = {}
     _add_loose(f"{repository}/refs", b"refs", digits, loose)
-    packed = _packed(_content(f"{repository}/packed-refs", _LARGEST), digits) if "packed-refs" in kinds else b""
+    packed = _packed(_content(f"{repository}/packed-refs", _LARGEST), digits) if "packed-refs" in names else b""
     if loose:
         refs = {line[digits + 1 :]: line[:digits] for line in packed.splitlines()} | loose
         packed = b"".join(b"%s %s\n" % (refs[name], name) for name in sorted(refs))

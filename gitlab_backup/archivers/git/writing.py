@@ -106,8 +106,9 @@ class Writing:
         self.files.finish()
         toml = manifest.to_toml()
         # Last: a repository is in a backup as soon as its manifest is. The newest is a copy of it.
-        for name in self.manifest_names():
-            self.files.write(name, toml)
+        own, latest = self.manifest_names()
+        self.files.write(own, toml)
+        self.files.copy(own, latest, toml)
 
     def manifest_names(self) -> tuple[str, str]:
         """Return the names of its manifest and of the copy of it."""
