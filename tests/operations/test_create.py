@@ -283,7 +283,7 @@ def test_a_full_disk(installation: ThrowawayInstallation, tmp_path: Path) -> Non
     """A backup that does not fit leaves nothing, and the error says what to do."""
     small = tmp_path / "small"
     small.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", small], check=False).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k,mode=0700", "none", small], check=False).returncode:
         pytest.skip("no file system can be mounted here")
     try:
         instance = evolve(installation.instance(), backup_path=small)
