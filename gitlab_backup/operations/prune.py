@@ -247,7 +247,8 @@ def _flaw_by_documents(
     path: Path, metadata: Metadata, manifest: Manifest, checksums: Checksums
 ) -> tuple[Kind, str] | None:
     if {metadata.backup_id, manifest.backup_id} != {path.name}:
-        return Kind.INCOMPLETE, f"is the backup {metadata.backup_id} under another name"
+        other = metadata.backup_id if metadata.backup_id != path.name else manifest.backup_id
+        return Kind.INCOMPLETE, f"has documents of the backup {other}: it has another name, or was mixed up"
     if failed := [record.id for record in manifest.components if record.status is Status.FAILED]:
         return Kind.INCOMPLETE, f"failed: {', '.join(failed)}"
     if manifest.partial:

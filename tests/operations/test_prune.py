@@ -90,7 +90,11 @@ def test_a_backup_path_that_does_not_exist(tmp_path: Path, *, dry_run: bool) -> 
         (Kind.INCOMPLETE, "manifest.json", lambda p: (make_backup(*p) / "manifest.json").write_text("{")),
         (Kind.INCOMPLETE, "SHA256SUMS", lambda p: (make_backup(*p) / "SHA256SUMS").write_text("x")),
         (Kind.INCOMPLETE, "uploads.tar.gz is missing", lambda p: lose(make_backup(*p), "uploads.tar.gz")),
-        (Kind.INCOMPLETE, "another name", lambda p: make_backup(p[0], id_at(START + 9 * DAY)).rename(p[0] / p[1])),
+        (
+            Kind.INCOMPLETE,
+            id_at(START + 9 * DAY),
+            lambda p: make_backup(p[0], id_at(START + 9 * DAY)).rename(p[0] / p[1]),
+        ),
         (
             Kind.UNVERIFIED,
             "GitLab's own tool",
@@ -110,6 +114,14 @@ def test_what_does_not_count(
     assert [each.name for each in done.kept] == list(IDS[3:])
     assert [(each.name, each.kind, words in each.reason) for each in done.left_alone] == [(newest, kind, True)]
     assert _names(store) == {*IDS[3:], newest}
+
+
+def test_documents_that_do_not_agree(store: BackupStore) -> None:
+    """A backup with the manifest of another one does not count."""
+    shutil.copy(store.path / IDS[0] / "manifest.json", store.path / IDS[4] / "manifest.json")
+    done = prune(store, LAST)
+    assert [each.name for each in done.kept] == list(IDS[2:4])
+    assert [(each.name, each.kind) for each in done.left_alone] == [(IDS[4], Kind.INCOMPLETE)]
 
 
 def test_warnings_do_not_make_a_backup_less(store: BackupStore) -> None:
@@ -137,6 +149,8 @@ def test_legacy_files_are_counted_by_themselves(store: BackupStore) -> None:
         make_legacy(store.path, name)
     make_legacy(store.path, "1714999999_gitlab_backup.tar", cut=True)
     make_legacy(store.path, "1714999999_before_upgrade_gitlab_backup.tar")
+    (store.path / "1714999998_gitlab_backup.tar").mkdir()
+    (store.path / "1714999997_gitlab_backup.tar").symlink_to(names[0])
     done = prune(store, LAST)
     assert (done.legacy_files, done.legacy_bytes) == (4, 4 * 1536)
     assert set(names) < _names(store)
@@ -146,6 +160,8 @@ def test_legacy_files_are_counted_by_themselves(store: BackupStore) -> None:
     assert {(each.name, each.kind) for each in done.left_alone} == {
         ("1714999999_gitlab_backup.tar", Kind.INCOMPLETE),
         ("1714999999_before_upgrade_gitlab_backup.tar", Kind.FOREIGN),
+        ("1714999998_gitlab_backup.tar", Kind.FOREIGN),
+        ("1714999997_gitlab_backup.tar", Kind.FOREIGN),
     }
 
 
