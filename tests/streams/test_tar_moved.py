@@ -125,6 +125,28 @@ def test_another_name_of_a_file_that_lost_its_first(tmp_path: Path) -> None:
     assert b"A" * BIG + b"more" == contents(data)[b"./other"][1]
 
 
+def test_a_link_to_what_was_torn_is_named_when_its_file_is_gone(tmp_path: Path) -> None:
+    """All names under which a mixture is in the archive are named if there is nothing better to put there."""
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "a/big").write_bytes(b"A" * BIG)
+    (tmp_path / "b/link").hardlink_to(tmp_path / "a/big")
+    (tmp_path / "c/other").hardlink_to(tmp_path / "a/big")
+    before = (tmp_path / "a/big").stat()
+
+    def rewrite() -> None:
+        (tmp_path / "a/big").write_bytes(b"B" * BIG)
+        os.utime(tmp_path / "a/big", ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    def remove(_: float) -> None:
+        for name in ("a/big", "b/link"):
+            (tmp_path / name).unlink(missing_ok=True)
+
+    data, report = archive(tmp_path, when(A, rewrite), pause=remove)
+    assert {"./a/big", "./b/link"} == {item.name for item in report.changed}
+    assert b"B" * BIG == contents(data)[b"./c/other"][1]
+
+
 def test_a_changed_file_that_is_replaced_is_archived_as_the_new_one(tmp_path: Path) -> None:
     """A file that changes while it is read, and then has another one renamed over it, is that one."""
     tree = tmp_path / "in"

@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import define, field
 
@@ -15,7 +15,7 @@ from .access import OTHER_KIND, open_at, parent_of
 from .versions import certain_status, content_version, identity, version
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Sequence
 
     from ..cancel import Cancellation
     from .entry import EntryWriter
@@ -29,14 +29,19 @@ _NEXT_PAUSE = 4
 """Seconds before the first repetition, and how many times longer each further pause is."""
 
 
+_Change: TypeAlias = "tuple[os.stat_result, os.stat_result]"
+"""What a file was before it was read, and after."""
+
+
 @define(eq=False)
 class _Changing:
     """A file that changed while it was read, or between its names."""
 
     names: list[bytes]
-    """Those in the archive: what it was before is there under each of them."""
-    before: os.stat_result
-    after: os.stat_result
+    """Those in the archive."""
+    identity: tuple[int, int]
+    torn: dict[bytes, _Change] = field(factory=dict)
+    """Those under which there is something in the archive that it may never have been."""
 
 
 @define(eq=False, kw_only=True)
@@ -55,21 +60,28 @@ class Changing:
     _touched: dict[bytes, bytes] = field(factory=dict)
     """The entry of each directory in which something was written again."""
 
-    def add(self, names: Iterable[bytes], before: os.stat_result, after: os.stat_result) -> None:
+    def add(self, names: Sequence[bytes], before: os.stat_result, after: os.stat_result) -> None:
         """Have a file written again, under all these names, all of which are in the archive."""
-        known = self._files.get(identity(after))
-        if known is not None:
-            known.names.extend(name for name in names if name not in known.names)
-            known.before, known.after = before, after
-        elif len(self._files) < _AT_A_TIME:
-            self._files[identity(after)] = _Changing(list(names), before, after)
-        else:
-            self.notes.note_changed(next(iter(names)), before, after)
+        torn = dict.fromkeys(names, (before, after)) if version(before) != version(after) else {}
+        file = self._files.get(identity(after))
+        if file is None and len(self._files) >= _AT_A_TIME:
+            for name in names:
+                self.notes.note_changed(name, before, after)
+            return
+        if file is None:
+            file = self._files[identity(after)] = _Changing([], identity(after))
+        file.names.extend(name for name in names if name not in file.names)
+        file.torn.update(torn)
 
-    def named(self, path: bytes, status: os.stat_result) -> None:
-        """Say that a further name of a file, whether it changes or not, is in the archive."""
-        if (known := self._files.get(identity(status))) is not None and path not in known.names:
-            known.names.append(path)
+    def linked(self, path: bytes, to: bytes, status: os.stat_result) -> None:
+        """Say that a further name of a file, whether it changes or not, is in the archive: a hard link."""
+        file = self._files.get(identity(status))
+        if file is None:
+            return
+        if path not in file.names:
+            file.names.append(path)
+        if to in file.torn:
+            file.torn[path] = file.torn[to]
 
     def touched(self, path: bytes, directory: int) -> None:
         """Say that something was written into a directory that the archive had left.
@@ -91,13 +103,14 @@ class Changing:
                 self.cancel.check()
                 self._again(file)
         for file in self._files.values():
-            self.notes.note_changed(file.names[0], file.before, file.after)
+            for path, change in file.torn.items():
+                self.notes.note_changed(path, *change)
         for _, head in sorted(self._touched.items()):
             self.writer.add(head)
 
     def _again(self, file: _Changing) -> None:
-        before, after = file.before, file.after
         held: list[bytes] = []
+        change: _Change | None = None
         for path in file.names:
             try:
                 with parent_of(self.root, path) as (parent, name):
@@ -106,24 +119,23 @@ class Changing:
                         status = certain_status(fd)
                         if not stat.S_ISREG(status.st_mode):
                             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-                        if identity(status) != identity(file.after):  # another file has taken its name
-                            replaced, found = self._write(fd, path, status)
-                            self._settled([path], replaced, found)
+                        if identity(status) != file.identity:  # another file has taken its name
+                            self._settled([path], *self._write(fd, path, status))
                         elif held:
                             self.writer.add(self.entry.header(path, header.HARD_LINK, status, link=held[0]))
                             held.append(path)
                         else:
-                            before, after = self._write(fd, path, status)
+                            change = self._write(fd, path, status)
                             held.append(path)
                         self.touched(path[: -len(name)], parent)
                     finally:
                         os.close(fd)
             except OSError as error:
                 self._lost(path, file, error)
-        if held:
-            self._settled(held, before, after)
+        if change is not None:
+            self._settled(held, *change)
 
-    def _write(self, fd: int, path: bytes, before: os.stat_result) -> tuple[os.stat_result, os.stat_result]:
+    def _write(self, fd: int, path: bytes, before: os.stat_result) -> _Change:
         """Write a file, from a clone if there can be one. Return its status before and after it was read."""
         copy = self.clone(self.root, fd)
         if copy is None:
@@ -142,11 +154,12 @@ class Changing:
             self.add(names, before, after)
 
     def _lost(self, path: bytes, file: _Changing, error: OSError) -> None:
-        # It was removed. If it was only that which changed it, what is in the archive is whole.
+        # It was moved or removed.
         if isinstance(error, FileNotFoundError) or error.errno in OTHER_KIND:
             self.notes.vanished += 1
-            if content_version(file.before) != content_version(file.after):
-                self.notes.note_changed(path, file.before, file.after)
+            change = file.torn.get(path)
+            if change is not None and _rewritten(*change):
+                self.notes.note_changed(path, *change)
         else:
             self.notes.note_unreadable(path, f"{error.strerror}; it had changed while it was read before")
 
@@ -158,3 +171,8 @@ class Changing:
             with self.cancel.calling(stop.set):
                 stop.wait(seconds)
         self.cancel.check()
+
+
+def _rewritten(before: os.stat_result, after: os.stat_result) -> bool:
+    """Return whether more happened to a file than that a name of it came or went, which also changes its status."""
+    return content_version(before) != content_version(after) or before.st_nlink == after.st_nlink

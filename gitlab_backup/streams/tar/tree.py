@@ -318,7 +318,7 @@ class _Tree:
             self.changing.add([*known.names, path], status, status)
             return False
         self.writer.add(self.entry.header(path, header.HARD_LINK, status, link=known.names[0]))
-        self.changing.named(path, status)
+        self.changing.linked(path, known.names[0], status)
         self._links.link(path, status)
         return True
 
