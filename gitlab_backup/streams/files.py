@@ -4,22 +4,21 @@ What POSIX promises, and this module relies on: a rename is atomic for those who
 content is on disk before the name that leads to it, or that a name is on disk before its directory is synced. So the
 order is always content, sync, rename, sync of the directory.
 
-Every system call goes through a `System`, which tests replace with `using`, to fail one call or to record the order.
+Every system call goes through `system()`, so that tests can fail one call, or record the order.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import hashlib
 import os
-import re
 import secrets
 import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from ..errors import StreamError
+from .system import system
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,11 +30,6 @@ _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLO
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _PIECE: Final = 1 << 20
 """Bytes that are read at once."""
-_RENAME_NOREPLACE: Final = 1
-"""From `linux/fs.h`; see renameat2(2)."""
-_AT_FDCWD: Final = -100
-_SYNCFS_REPORTS: Final = (5, 8)
-"""The first Linux whose syncfs(2) returns the errors of writing back; see its manual page, section VERSIONS."""
 _HINTS: Final = {
     errno.ENOSPC: "Free space on this file system, or choose another place.",
     errno.EDQUOT: "Free space, or have the disk quota of this user raised.",
@@ -44,81 +38,6 @@ _HINTS: Final = {
     errno.EPERM: "Give this user the right to write there, or run as one that has it.",
     errno.EIO: "The disk reports an error: look at the kernel's log.",
 }
-
-
-class System:
-    """The system calls of this module: the seam for fault injection. Methods raise `OSError`."""
-
-    def open(self, path: str | Path, flags: int, mode: int = 0, *, dir_fd: int | None = None) -> int:
-        """Return a new descriptor."""
-        return os.open(path, flags, mode, dir_fd=dir_fd)
-
-    def write(self, fd: int, data: memoryview) -> int:
-        """Return how many bytes were written: perhaps not all."""
-        return os.write(fd, data)
-
-    def chmod(self, fd: int, mode: int) -> None:
-        """Set the mode of an open file, whatever the umask."""
-        os.fchmod(fd, mode)
-
-    def fsync(self, fd: int) -> None:
-        """Bring one file or directory to disk."""
-        os.fsync(fd)
-
-    def syncfs(self, fd: int) -> None:
-        """Bring the file system of `fd` to disk. ENOSYS where errors would go unnoticed, or there is no such call."""
-        release = re.match(r"(\d+)\.(\d+)", os.uname().release)
-        function = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
-        if function is None or release is None or (int(release[1]), int(release[2])) < _SYNCFS_REPORTS:
-            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-        _check(function(fd))
-
-    def close(self, fd: int) -> None:
-        """Close a descriptor."""
-        os.close(fd)
-
-    def rename(self, source: Path, target: Path) -> None:
-        """Rename, replacing what is there."""
-        source.rename(target)
-
-    def rename_new(self, source: Path, target: Path) -> None:
-        """Rename, replacing nothing. ENOSYS or EINVAL where the kernel or the file system has no such call."""
-        function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-        if function is None:
-            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-        _check(function(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE))
-
-    def move(self, name: str, source_fd: int, new_name: str, target_fd: int) -> None:
-        """Move an entry of one open directory into another."""
-        os.rename(name, new_name, src_dir_fd=source_fd, dst_dir_fd=target_fd)
-
-    def unlink(self, path: str | Path, *, dir_fd: int | None = None) -> None:
-        """Remove a file, or a symbolic link itself."""
-        os.unlink(path, dir_fd=dir_fd)
-
-    def rmdir(self, path: str | Path, *, dir_fd: int | None = None) -> None:
-        """Remove an empty directory."""
-        os.rmdir(path, dir_fd=dir_fd)
-
-    def statvfs(self, path: Path) -> os.statvfs_result:
-        """Ask about the file system that holds `path`."""
-        return os.statvfs(path)
-
-
-class _Seam:
-    """Where the calls of this process go. Not a context variable: those do not reach into threads that exist."""
-
-    system: System = System()
-
-
-@contextmanager
-def using(system: System) -> Iterator[None]:
-    """Send the system calls of this module, in all threads, to `system` while the block runs. For tests."""
-    before, _Seam.system = _Seam.system, system
-    try:
-        yield
-    finally:
-        _Seam.system = before
 
 
 class FileSink:
@@ -136,9 +55,9 @@ class FileSink:
         self._there = False
         self._fd: int | None = None
         try:
-            self._fd = _Seam.system.open(path, _CREATE, mode)
+            self._fd = system().open(path, _CREATE, mode)
             self._there = True
-            _Seam.system.chmod(self._fd, mode)
+            system().chmod(self._fd, mode)
         except OSError as error:
             self.abort()
             raise _failure(path, "cannot be created", error) from error
@@ -166,7 +85,7 @@ class FileSink:
             return
         fd, self._fd = self._fd, None
         try:
-            _Seam.system.close(fd)
+            system().close(fd)
         except OSError as error:
             # Some file systems (NFS, quotas) tell only now that the data did not fit.
             raise _failure(self.path, "cannot be written", error) from error
@@ -177,11 +96,11 @@ class FileSink:
         fd, self._fd = self._fd, None
         if fd is not None:
             with suppress(OSError):
-                _Seam.system.close(fd)
+                system().close(fd)
         if self._there:
             self._there = False
             with suppress(OSError):
-                _Seam.system.unlink(self.path)
+                system().unlink(self.path)
 
 
 def digest_in_place(path: Path, *, check: Callable[[], None], mode: int = 0o600) -> tuple[int, str]:
@@ -189,21 +108,21 @@ def digest_in_place(path: Path, *, check: Callable[[], None], mode: int = 0o600)
 
     `check` is called now and then, and may raise. Raises `StreamError`, also where it is not a regular file.
     """
-    system = _Seam.system
+    calls = system()
     digest, size = hashlib.sha256(), 0
     try:
         # Not blocking, should it be a pipe.
-        fd = system.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = calls.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise StreamError(f"{path} is not a regular file")
-            system.chmod(fd, mode)
-            while data := os.read(fd, _PIECE):
+            calls.chmod(fd, mode)
+            while data := calls.read(fd, _PIECE):
                 check()
                 digest.update(data)
                 size += len(data)
         finally:
-            system.close(fd)
+            calls.close(fd)
     except OSError as error:
         raise _failure(path, "cannot be read", error) from error
     return size, digest.hexdigest()
@@ -215,21 +134,21 @@ def write_durably(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     On disk when this returns. Raises `StreamError`; where that is about the last sync, the new content is in place, but
     might not outlive a crash of the machine.
     """
-    system = _Seam.system
+    calls = system()
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        fd = system.open(temporary, _CREATE, mode)
+        fd = calls.open(temporary, _CREATE, mode)
         try:
             try:
-                system.chmod(fd, mode)
+                calls.chmod(fd, mode)
                 _write_all(fd, memoryview(data))
-                system.fsync(fd)
+                calls.fsync(fd)
             finally:
-                system.close(fd)
-            system.rename(temporary, path)
+                calls.close(fd)
+            calls.rename(temporary, path)
         except BaseException:
             with suppress(OSError):
-                system.unlink(temporary)
+                calls.unlink(temporary)
             raise
     except OSError as error:
         raise _failure(path, "cannot be written", error) from error
@@ -240,7 +159,7 @@ def remove_durably(path: Path) -> None:
     """Remove a file, if it is there; it is gone from the disk when this returns. Raises `StreamError`."""
     try:
         with suppress(FileNotFoundError):
-            _Seam.system.unlink(path)
+            system().unlink(path)
     except OSError as error:
         raise _failure(path, "cannot be removed", error) from error
     sync_directory(path.parent)
@@ -259,18 +178,18 @@ def sync_tree(root: Path) -> None:
 
     One syncfs(2) where the kernel tells errors by it; else file by file.
     """
-    system = _Seam.system
+    calls = system()
     try:
-        fd = system.open(root, _DIRECTORY)
+        fd = calls.open(root, _DIRECTORY)
         try:
-            system.syncfs(fd)
+            calls.syncfs(fd)
         except OSError as error:
             if error.errno != errno.ENOSYS:
                 raise
         else:
             return
         finally:
-            system.close(fd)
+            calls.close(fd)
         _sync_each(root)
     except OSError as error:
         raise _failure(root, "cannot be brought to disk", error) from error
@@ -282,16 +201,16 @@ def publish(staging: Path, final: Path) -> None:
     Never replaces anything: raises `StreamError` where `final` exists. File systems without RENAME_NOREPLACE leave a
     moment between the look and the rename, in which only an empty directory or a file could be lost.
     """
-    system = _Seam.system
+    calls = system()
     try:
         try:
-            system.rename_new(staging, final)
+            calls.rename_new(staging, final)
         except OSError as error:
             if error.errno not in {errno.ENOSYS, errno.EINVAL}:
                 raise
             if os.path.lexists(final):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from error
-            system.rename(staging, final)
+            calls.rename(staging, final)
     except FileExistsError as error:
         raise StreamError(f"{final} exists already", hint="Move it away, if it is not needed there.") from error
     except OSError as error:
@@ -304,7 +223,7 @@ def publish(staging: Path, final: Path) -> None:
 def free_bytes(path: Path) -> int:
     """Return how many bytes an ordinary user may still write where `path` is. Raises `StreamError`."""
     try:
-        numbers = _Seam.system.statvfs(path)
+        numbers = system().statvfs(path)
     except OSError as error:
         raise _failure(path, "cannot be asked for its free space", error) from error
     return numbers.f_bavail * numbers.f_frsize
@@ -317,16 +236,16 @@ def remove_tree(path: Path, *, check: Callable[[], None] = lambda: None) -> None
     lies deeper is first moved up. `check` is called for each entry, and may raise. Raises `StreamError` for what cannot
     be removed; much of the rest is gone by then.
     """
-    system = _Seam.system
+    calls = system()
     try:
         if not stat.S_ISDIR(path.lstat().st_mode):
-            system.unlink(path)
+            calls.unlink(path)
             return
         with _opened(str(path)) as root:
             while names := _names(root):
                 for name in names:
                     _remove_entry(name, root, check)
-        system.rmdir(path)
+        calls.rmdir(path)
     except FileNotFoundError:
         return
     except OSError as error:
@@ -335,10 +254,10 @@ def remove_tree(path: Path, *, check: Callable[[], None] = lambda: None) -> None
 
 def _remove_entry(name: str, root: int, check: Callable[[], None]) -> None:
     check()
-    system = _Seam.system
+    calls = system()
     with suppress(FileNotFoundError):
         if not stat.S_ISDIR(os.stat(name, dir_fd=root, follow_symlinks=False).st_mode):
-            system.unlink(name, dir_fd=root)
+            calls.unlink(name, dir_fd=root)
             return
         with _opened(name, root) as directory:
             for below in _names(directory):
@@ -347,29 +266,29 @@ def _remove_entry(name: str, root: int, check: Callable[[], None]) -> None:
                     if stat.S_ISDIR(os.stat(below, dir_fd=directory, follow_symlinks=False).st_mode):
                         # A directory that may not be written cannot be moved: its `..` would change.
                         with _opened(below, directory):
-                            system.move(below, directory, f".{secrets.token_hex(8)}", root)
+                            calls.move(below, directory, f".{secrets.token_hex(8)}", root)
                     else:
-                        system.unlink(below, dir_fd=directory)
-        system.rmdir(name, dir_fd=root)
+                        calls.unlink(below, dir_fd=directory)
+        calls.rmdir(name, dir_fd=root)
 
 
 @contextmanager
 def _opened(name: str, dir_fd: int | None = None) -> Iterator[int]:
     """Open a directory to remove what is in it, giving its owner the right to do so."""
     flags = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    handle = _Seam.system.open(name, flags | os.O_PATH, dir_fd=dir_fd)
+    handle = system().open(name, flags | os.O_PATH, dir_fd=dir_fd)
     try:
         mode = os.fstat(handle).st_mode
         if mode & stat.S_IRWXU != stat.S_IRWXU:
             # By way of its descriptor, as a name might be a link by now; fchmod(2) does not take an O_PATH one.
             os.chmod(f"/proc/self/fd/{handle}", stat.S_IMODE(mode) | stat.S_IRWXU)  # noqa: PTH101
-        fd = _Seam.system.open(".", flags | os.O_RDONLY, dir_fd=handle)
+        fd = system().open(".", flags | os.O_RDONLY, dir_fd=handle)
     finally:
-        _Seam.system.close(handle)
+        system().close(handle)
     try:
         yield fd
     finally:
-        _Seam.system.close(fd)
+        system().close(fd)
 
 
 def _names(directory: int) -> list[str]:
@@ -378,19 +297,19 @@ def _names(directory: int) -> list[str]:
 
 def _write_all(fd: int, view: memoryview) -> None:
     while view:
-        view = view[_Seam.system.write(fd, view) :]
+        view = view[system().write(fd, view) :]
 
 
 def _sync(path: str | Path, flags: int) -> None:
-    fd = _Seam.system.open(path, flags)
+    fd = system().open(path, flags)
     try:
-        _Seam.system.fsync(fd)
+        system().fsync(fd)
     except OSError as error:
         # Some file systems cannot sync a directory, and say it so (fsync(2)). They have nothing to lose by it.
         if error.errno != errno.EINVAL or not flags & os.O_DIRECTORY:
             raise
     finally:
-        _Seam.system.close(fd)
+        system().close(fd)
 
 
 def _sync_each(root: Path) -> None:
@@ -403,12 +322,6 @@ def _sync_each(root: Path) -> None:
             if stat.S_ISREG(os.lstat(path).st_mode):
                 _sync(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         _sync(directory, _DIRECTORY)
-
-
-def _check(result: int) -> None:
-    if result != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
 
 
 def _failure(path: Path, what: str, error: OSError) -> StreamError:

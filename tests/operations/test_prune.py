@@ -18,7 +18,7 @@ from gitlab_backup.errors import BackupNotFoundError, CancelledError, LockedErro
 from gitlab_backup.events import BackupDeleted, Event, Status
 from gitlab_backup.operations.prune import Kind, PruneOptions, prune
 from gitlab_backup.retention import Reason, Rule, Rules
-from gitlab_backup.streams.files import System, using
+from gitlab_backup.streams.system import System, using
 
 from .pruned_store import FILES, id_at, is_whole, lose, make_backup, make_legacy
 
@@ -294,7 +294,7 @@ from pathlib import Path
 from gitlab_backup import BackupStore
 from gitlab_backup.operations.prune import PruneOptions, prune
 from gitlab_backup.retention import Rules
-from gitlab_backup.streams.files import System, using
+from gitlab_backup.streams.system import System, using
 count, last = 0, int(sys.argv[2])
 class Killed(System):
     def rename_new(self, source, target):

@@ -15,16 +15,15 @@ import pytest
 from gitlab_backup.errors import StreamError
 from gitlab_backup.streams.files import (
     FileSink,
-    System,
     free_bytes,
     publish,
     remove_durably,
     remove_tree,
     sync_directory,
     sync_tree,
-    using,
     write_durably,
 )
+from gitlab_backup.streams.system import System, using
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +48,7 @@ class Recorder(System):
         self._names[fd] = "directory" if flags & os.O_DIRECTORY else "file"
         return fd
 
-    def write(self, fd: int, data: memoryview) -> int:
+    def write(self, fd: int, data: bytes | memoryview) -> int:
         self._note("write", self._names[fd])
         return super().write(fd, data[:3])
 

@@ -30,6 +30,7 @@ from attrs import asdict, frozen
 from ...errors import ComponentError, StreamError
 from ...streams.codec import plausible_size
 from ...streams.files import free_bytes, remove_tree, sync_directory, sync_tree
+from ...streams.system import system
 from ...streams.tar import ExtractLimits, extract
 
 if TYPE_CHECKING:
@@ -320,4 +321,4 @@ def _move(source: Path, target: Path) -> None:
             f"{source} cannot be moved to {target}: something is there",
             hint="Somebody made it during the restore. Stop GitLab, move it away, and run the command again.",
         )
-    source.rename(target)
+    system().rename(source, target)

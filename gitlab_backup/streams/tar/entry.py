@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field
 
+from ..system import system
 from . import header
 from .check import harmless
 from .sparse import data_pieces, map_of
@@ -80,8 +81,9 @@ class EntryWriter:
         if size > CHUNK:
             return self._large(fd, path, before, described or before)
         # Read before its header is written, so that the header is right whatever happens.
-        body = os.read(fd, size + 1)
-        while len(body) < size and (more := os.read(fd, size - len(body))):
+        read = system().read
+        body = read(fd, size + 1)
+        while len(body) < size and (more := read(fd, size - len(body))):
             body += more
         after = os.fstat(fd)
         body = body[:size]
@@ -109,7 +111,7 @@ class EntryWriter:
                 data = b""
                 if broken is None:
                     try:
-                        data = os.pread(fd, min(CHUNK, end - position), position)
+                        data = system().pread(fd, min(CHUNK, end - position), position)
                     except OSError as error:
                         broken = error
                 if not data:  # shorter now, or unreadable: the size that the header says must be kept

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from attrs import frozen
 
 from ...errors import CorruptStreamError, StreamError
+from ..system import system
 from .check import check_name
 from .descent import Descent, identity, names_of
 from .reader import Kind, Member, TarReader
@@ -189,12 +190,12 @@ class _Extraction:
             os.unlink(name, dir_fd=parent)
             fd = os.open(name, _CREATE, 0o600, dir_fd=parent)
         try:
-            at = 0
+            at, write = 0, system().write
             for position, data in self._reader.blocks():
                 if position != at:
                     os.lseek(fd, position, os.SEEK_SET)
                 at = position + len(data)
-                written = os.write(fd, data)
+                written = write(fd, data)
                 if written < len(data):
                     _write_all(fd, memoryview(data)[written:])
                 if at < member.size:
@@ -274,7 +275,7 @@ class _Extraction:
 
 def _write_all(fd: int, view: memoryview) -> None:
     while view:
-        view = view[os.write(fd, view) :]
+        view = view[system().write(fd, view) :]
 
 
 def _refusal(member: Member, problem: str) -> CorruptStreamError:
