@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import io
+import math
 import os
 import select
 import signal
@@ -39,6 +40,9 @@ _LAST_LINES: Final = 10
 """Lines of them that a message shows."""
 _PERSUASION: Final = ((signal.SIGINT, 1.0), (signal.SIGTERM, 4.0))
 """What a program is told when it has to end, and the seconds that it gets for it; then it is killed."""
+SILENCE: Final = 12 * 3600.0
+"""Seconds in which a program that works says, takes or hands out something. No step of a backup is as long as that, and
+a run that hangs has ended before the next night's."""
 _STRAGGLER: Final = 1.0
 """Seconds to wait for the end of stderr, which a daemon that left the process group may hold open for ever."""
 
@@ -87,6 +91,7 @@ def run(
     cancel: Cancellation,
     accept: Collection[int] = (0,),
     timeout: float | None = None,
+    silence: float = SILENCE,
 ) -> Completed:
     """Run a program to its end, moving its output into `stdout`, which is neither finished nor aborted here.
 
@@ -94,12 +99,15 @@ def run(
     itself, any other is read here, in a thread. A program that does not read all of it decides by its status whether
     that is an error. Where reading it raises, the program is ended without having seen an end of its input.
 
-    Raises `ProgramNotFoundError`; `ProgramError` for a status that is not in `accept`, or after `timeout` seconds;
-    `CancelledError` on a request; and whatever `stdin` and `stdout` raise.
+    Raises `ProgramNotFoundError`; `ProgramError` for a status that is not in `accept`, after `timeout` seconds, or when
+    it has read and written nothing for `silence` seconds; `CancelledError` on a request; and what `stdin` and `stdout`
+    raise.
     """
     cancel.check()
     with _Bell() as stop, _Bell() as exited:
-        running = _Running(program, stdin=stdin, stdout=stdout, stop=stop, exited=exited, timeout=timeout)
+        running = _Running(
+            program, stdin=stdin, stdout=stdout, stop=stop, exited=exited, timeout=timeout, silence=silence
+        )
         try:
             with cancel.calling(stop.ring):
                 running.follow(cancel)
@@ -144,13 +152,17 @@ class _Running:
         stop: _Bell,
         exited: _Bell,
         timeout: float | None,
+        silence: float,
     ) -> None:
         self._program = program
         self._sink = stdout
         self._stop = stop
         self._exited = exited
         self._timeout = timeout
-        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._deadline = math.inf if timeout is None else time.monotonic() + timeout
+        self._silence = silence
+        self._heard = time.monotonic()
+        """When it last read or wrote something."""
         self.producer_error: BaseException | None = None
         self.returncode = 0
         self.lost = False
@@ -172,6 +184,8 @@ class _Running:
             # Fresh bytes for each write: sinks may keep them.
             while self._await(output, cancel) and (data := os.read(output, _PIPE_SIZE)):
                 self._sink.write(data)
+                # Only now: a sink may block for long, and is none of the program's silence.
+                self._heard = time.monotonic()
         self._await(self._exited.fd, cancel)
 
     def end(self) -> None:
@@ -197,10 +211,16 @@ class _Running:
 
     def _await(self, fd: int, cancel: Cancellation) -> bool:
         """Wait until `fd` can be read (True) or the program has ended. Raises where it has to be ended before that."""
-        seconds = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
-        ready = _ready((fd, self._exited.fd, self._stop.fd), seconds)
-        if not ready:
-            raise ProgramError(f"{self._program.name} did not end within {self._timeout:g} seconds")
+        fds = (fd, self._exited.fd, self._stop.fd)
+        while not (ready := _ready(fds, min(self._deadline, self._heard + self._silence) - time.monotonic())):
+            now = time.monotonic()
+            if now >= self._deadline:
+                raise ProgramError(f"{self._program.name} did not end within {self._timeout:g} seconds")
+            if now >= self._heard + self._silence:
+                raise ProgramError(
+                    f"{self._program.name} has read and written nothing for {self._silence:g} seconds, and was ended",
+                    hint="It may have waited for a lock, a server or a disk: look at their logs of that time.",
+                )
         if self._stop.fd in ready:
             cancel.check()
             if self.producer_error is not None:
@@ -226,6 +246,7 @@ class _Running:
         with cast("BinaryIO", self._child.stderr) as pipe:
             while data := pipe.read(_LAST_WORDS):
                 self._stderr = (self._stderr + data)[-_LAST_WORDS:]
+                self._heard = time.monotonic()
 
     def _feed(self, pieces: Iterable[bytes]) -> None:
         pipe = cast("BinaryIO", self._child.stdin)
@@ -241,6 +262,7 @@ class _Running:
                     except BrokenPipeError:
                         return  # Nobody reads on. Whether that is an error, the exit status will say.
                     view = view[written:]
+                    self._heard = time.monotonic()
         except BaseException as error:  # noqa: BLE001 - it surfaces in the calling thread
             # The pipe stays open until the program is dead: to see an end here, it would take the rest for complete.
             self.producer_error = error
@@ -353,12 +375,12 @@ def _first(fd: int, event: int, bell: _Bell | None, seconds: float | None) -> in
     return bell.fd if bell is not None and bell.fd in ready else next(iter(ready), None)
 
 
-def _ready(fds: tuple[int, ...], seconds: float | None) -> set[int]:
+def _ready(fds: tuple[int, ...], seconds: float) -> set[int]:
     """Wait until one of `fds` can be read, and return all that can."""
     poll = select.poll()
     for fd in fds:
         poll.register(fd, select.POLLIN)
-    return {number for number, _ in poll.poll(None if seconds is None else seconds * 1000)}
+    return {number for number, _ in poll.poll(max(0.0, seconds) * 1000)}
 
 
 def _thread(target: Callable[..., None], *arguments: object) -> threading.Thread:
