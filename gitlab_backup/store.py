@@ -118,7 +118,9 @@ class BackupStore:
                 raise self._locked(_holder(descriptor))
             holder = {"operation": operation, "pid": os.getpid(), "since": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(holder).encode() + b"\n", 0)
+            # Who holds it is only told to others. On a full disk, pruning must be possible all the same.
+            with suppress(OSError):
+                os.pwrite(descriptor, json.dumps(holder).encode() + b"\n", 0)
             yield
             os.ftruncate(descriptor, 0)
         finally:
