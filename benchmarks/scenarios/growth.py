@@ -76,7 +76,9 @@ def _rows(place: Place, scale: float) -> tuple[Site, str, str, Callable[[], obje
     make = partial(databases.wide, place.server, scale=scale)
     dbname = place.database(f"bench_growth_{scale * 100_000:.0f}", make)
     site = place.site(f"growth-{dbname}", databases={"main": dbname})
-    ((rows,),) = place.server.sql("SELECT sum(reltuples)::bigint FROM pg_class WHERE relkind = 'r'", dbname)
+    ((rows,),) = place.server.sql(
+        "SELECT sum(reltuples)::bigint FROM pg_stat_user_tables JOIN pg_class ON oid = relid", dbname
+    )
 
     def check() -> None:
         checks.restorable_dump(site.latest() / "db" / "database.sql.gz", place.server, dbname)
