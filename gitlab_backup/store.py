@@ -121,10 +121,27 @@ class BackupStore:
             # Who holds it is only told to others. On a full disk, pruning must be possible all the same.
             with suppress(OSError):
                 os.pwrite(descriptor, json.dumps(holder).encode() + b"\n", 0)
-            yield
-            os.ftruncate(descriptor, 0)
+            try:
+                yield
+            finally:
+                os.ftruncate(descriptor, 0)
         finally:
             os.close(descriptor)
+
+    def running(self) -> dict[str, object] | None:
+        """Return what the running operation says of itself (`operation`, `pid`, `since`); None where none runs.
+
+        The lock is not touched, so nobody is disturbed. What runs on another machine is not seen.
+        """
+        try:
+            descriptor = os.open(self.path / LOCK_NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            holder = _holder(descriptor)
+        finally:
+            os.close(descriptor)
+        return holder if holder and _lives(holder["pid"]) else None
 
     def legacy(self) -> dict[str, datetime]:
         """Return the backups of GitLab's Rake task here, oldest first: names of files, and when they were made."""

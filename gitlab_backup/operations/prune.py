@@ -204,7 +204,7 @@ class _Found:
         for name in store.ids():
             cancel.check()
             path = store.path / name
-            if (flaw := _flaw(path)) is None:
+            if (flaw := why_not_whole(path)) is None:
                 found.backups.append(Candidate(name=name, path=path, created_at=BackupId.parse(name).created_at))
             else:
                 found.left_alone.append(LeftAlone(name=name, path=path, kind=flaw[0], reason=flaw[1]))
@@ -226,7 +226,7 @@ class _Found:
         return found
 
 
-def _flaw(path: Path) -> tuple[Kind, str] | None:
+def why_not_whole(path: Path) -> tuple[Kind, str] | None:
     """Say why a directory with the name of a backup is not a whole one, as far as can be seen without reading it all.
 
     A backup that is complete with warnings is whole, as long as no component of it has failed: files that vanish or

@@ -102,7 +102,7 @@ def check(job: RestoreJob, database: Database, file: str) -> Check:
     why_not_swap: str | None = None
     why_not_transaction: str | None = "it does not exist"
     if state is not None:
-        why_not_swap, why_not_transaction = _obstacles(database, preface, lacking, state, schemas)
+        why_not_swap, why_not_transaction = obstacles(database, preface, lacking, state, schemas)
         if unreachable is not None:
             why_not_swap = f"no other database of the server can be connected to ({unreachable.message})"
     return Check(
@@ -130,7 +130,7 @@ def _check_absent(connection: psycopg.Connection[TupleRow], database: Database, 
         )
 
 
-def _obstacles(
+def obstacles(
     database: Database,
     preface: Preface,
     lacking: server.Extensions,
