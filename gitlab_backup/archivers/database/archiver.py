@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, ClassVar
 
-from ...errors import CancelledError
-from ...streams.cancel import Cancellation
 from .dump import PgDump, dump, find_pg_dump
+from .failures import Failures
 from .restore import DatabaseRestore
+from .shares import Sharing
 from .snapshot import Snapshot, take_snapshot
 from .verify import verify_dumps
 
@@ -31,7 +30,8 @@ class DatabaseArchiver:
 
     name: ClassVar[str] = "database"
 
-    def __init__(self) -> None:
+    def __init__(self, sharing: Sharing | None = None) -> None:
+        self._sharing = sharing or Sharing()
         self._snapshots: list[Snapshot] = []
         self._pg_dump: PgDump | None = None
         self._restore = DatabaseRestore()
@@ -50,15 +50,18 @@ class DatabaseArchiver:
             self._snapshots.append(snapshot)
 
     def back_up(self, job: BackupJob) -> dict[str, JSON]:
-        """Dump the databases, up to `job.jobs` at once. The first failure ends the others, and is the one raised."""
-        pg_dump, failures = self._pg_dump, _Failures()
+        """Dump the databases, up to `job.jobs` at once, large ones in several streams.
+
+        The first failure ends the others, and is the one raised.
+        """
+        pg_dump, failures = self._pg_dump, Failures()
         if pg_dump is None:
             raise RuntimeError("back_up was called before prepare")
 
-        def dump_one(snapshot: Snapshot) -> dict[str, JSON]:
+        def dump_one(snapshot: Snapshot, streams: int) -> dict[str, JSON]:
             try:
                 failures.cancel.check()
-                return dump(job, pg_dump, snapshot, failures.cancel)
+                return dump(job, pg_dump, snapshot, failures.cancel, streams=streams, sharing=self._sharing)
             except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
                 failures.add(error)
                 return {}
@@ -66,11 +69,12 @@ class DatabaseArchiver:
                 # Until then the server keeps every dead row of the database.
                 snapshot.release()
 
+        streams = self._sharing.streams([snapshot.size for snapshot in self._snapshots], job.jobs)
         with (
             job.cancel.calling(failures.cancel.request),
             ThreadPoolExecutor(max(1, min(job.jobs, len(self._snapshots))), "pg_dump") as threads,
         ):
-            details = list(threads.map(dump_one, self._snapshots))
+            details = list(threads.map(dump_one, self._snapshots, streams))
         job.cancel.check()
         failures.raise_first()
         names = (snapshot.database.name for snapshot in self._snapshots)
@@ -103,23 +107,3 @@ class DatabaseArchiver:
     def finish(self, job: RestoreJob, facts: Mapping[str, JSON]) -> None:
         """Drop the old databases."""
         self._restore.finish(job, facts)
-
-
-class _Failures:
-    """Keeps the first of several failures, and cancels what runs beside it."""
-
-    def __init__(self) -> None:
-        self.cancel = Cancellation()
-        self._lock = threading.Lock()
-        self._first: BaseException | None = None
-
-    def add(self, error: BaseException) -> None:
-        with self._lock:
-            # A cancellation follows from a failure, or from outside; it is never what went wrong first.
-            if self._first is None or isinstance(self._first, CancelledError):
-                self._first = error
-        self.cancel.request()
-
-    def raise_first(self) -> None:
-        if self._first is not None:
-            raise self._first

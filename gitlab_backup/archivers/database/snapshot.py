@@ -81,6 +81,13 @@ def take_snapshot(database: Database, *, pg_dump_major: int) -> Snapshot:
         raise
 
 
+def pooler_hint(snapshot: Snapshot, words: str) -> str | None:
+    """Return what to do about an error, if its words say that the snapshot is not there any more."""
+    if "snapshot" not in words:
+        return None
+    return POOLER_HINT if snapshot.pooled else f"The session that held the snapshot has ended. {POOLER_HINT}"
+
+
 def _check_version(database: Database, server: int, pg_dump: int) -> None:
     if server > pg_dump:
         raise ComponentError(

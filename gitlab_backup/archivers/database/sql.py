@@ -93,6 +93,8 @@ class DumpReader:
         """Complete lines seen."""
         self.table: str | None = None
         """The table whose rows are being read."""
+        self.position = 0
+        """The byte after the line that the handler is just being told of: that of a statement, or the last of rows."""
         self._handler = handler
         self._held = b""  # the start of a line among rows that may be their end
         self._at_line_start = True  # whether the next byte of the rows begins a line
@@ -131,15 +133,15 @@ class DumpReader:
             if self.table is None:
                 position = self._read_line(chunk, position, offset)
             else:
-                position = self._read_rows(chunk, position)
+                position = self._read_rows(chunk, position, offset)
 
-    def _read_rows(self, chunk: bytes, position: int) -> int:
+    def _read_rows(self, chunk: bytes, position: int, offset: int) -> int:
         if self._at_line_start and chunk.startswith(_LAST_LINE, position):
-            return self._end_rows(position + len(_LAST_LINE))
+            return self._end_rows(position + len(_LAST_LINE), offset)
         end = chunk.find(b"\n" + _LAST_LINE, position)
         if end >= 0:
             self._hand_on(chunk[position : end + 1])
-            return self._end_rows(end + 1 + len(_LAST_LINE))
+            return self._end_rows(end + 1 + len(_LAST_LINE), offset)
         # The start of what may be the last line waits for the next piece.
         end = len(chunk)
         for start in (_LAST_LINE[:2], _LAST_LINE[:1]):
@@ -157,8 +159,9 @@ class DumpReader:
         self.lines += rows.count(b"\n")
         self._handler.take(rows)
 
-    def _end_rows(self, position: int) -> int:
+    def _end_rows(self, position: int, offset: int) -> int:
         self.lines += 1
+        self.position = offset + position
         self.table = None
         self._handler.end_of_rows()
         return position
@@ -177,6 +180,7 @@ class DumpReader:
             self._line.clear()
             self._length -= len(line) - (end - position)
         self.lines += 1
+        self.position = offset + end + 1
         if self._begun is None and self._inside is None and (not line or line.startswith((b"--", b"\\"))):
             self._handler.line(line, self.lines, self._line_offset)
         else:
