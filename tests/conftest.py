@@ -15,6 +15,8 @@ from tests.support import postgres
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytest_plugins = ["tests.faults.plugin"]
+
 # Their assertions are to show what they compare, as those of tests do.
 pytest.register_assert_rewrite("tests.archivers.conformance", "tests.streams.codec_conformance")
 

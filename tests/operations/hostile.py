@@ -121,10 +121,14 @@ def dump(name: str, place: str, change: Callable[[bytes], bytes], *, silent: boo
 
     def rewrite(path: Path) -> None:
         plain(path)
-        file = path / "db/database.sql.gz"
-        file.write_bytes(gzip.compress(change(gzip.decompress(file.read_bytes())), 1))
+        rewrite_dump(path / "db/database.sql.gz", change)
 
     return Case(name, "db/database.sql.gz", place, rewrite, silent)
+
+
+def rewrite_dump(file: Path, change: Callable[[bytes], bytes]) -> None:
+    """Change what is in a compressed dump."""
+    file.write_bytes(gzip.compress(change(gzip.decompress(file.read_bytes())), 1))
 
 
 def after_rows(*lines: str) -> Callable[[bytes], bytes]:

@@ -1,0 +1,235 @@
+"""A disk that is full, over its quota, broken or read-only, at any call."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from attrs import evolve
+
+from gitlab_backup import Backup, BackupStore
+from gitlab_backup.errors import DamagedError, GitLabBackupError
+from gitlab_backup.events import Status
+from gitlab_backup.operations.prune import PruneOptions, prune
+from gitlab_backup.retention import Rules
+from gitlab_backup.streams.system import using
+from tests.operations.pruned_store import id_at, is_whole, make_backup
+from tests.support.accounts import is_root
+
+from .broken import CHANGES, ERRORS, READS, Failing
+from .outcomes import LOCK, entries, unchanged
+from .schedule import chosen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.support.installation import ThrowawayInstallation
+
+    from .conftest import World
+    from .plugin import Injected
+
+FILES = ("uploads", "lfs", "external_diffs")
+GROWING = ("create", "write", "fsync", "syncfs", "rename", "rename_new")
+"""The calls that a full disk can refuse. What makes something disappear is not what that is about."""
+
+
+def _calls(kinds: tuple[str, ...], run: Callable[[], object], *, about: str = "") -> int:
+    """Count the calls of an operation that works."""
+    counting = Failing(0, kinds=kinds, about=about)
+    with using(counting):
+        run()
+    return counting.calls
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1700)
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize("only", [FILES, ("db",), ("repositories",)])
+def test_a_backup(source: ThrowawayInstallation, injected: Injected, error: str, only: tuple[str, ...]) -> None:
+    """Whichever call fails: an error of ours, no new backup, nothing left; and the next one succeeds."""
+    instance = source.instance()
+
+    def run() -> Backup:
+        return Backup.create(instance, only=only, jobs=1)
+
+    place = str(source.backup_path)
+    total = _calls(GROWING, run, about=place)
+    shutil.rmtree(source.backup_path)
+    for at in chosen(total, few=3 if only == FILES else 1, most=120 if only == FILES else 25, salt=f"{error} {only}"):
+        failing = Failing(ERRORS[error], kinds=GROWING, at=at, about=place)
+        with using(failing):
+            if at == total:
+                # The last is the sync after the rename: the backup is there, and may not outlive a crash.
+                with pytest.raises(GitLabBackupError):
+                    run()
+                assert all(is_whole(source.backup_path / name) for name in entries(source.backup_path))
+                shutil.rmtree(source.backup_path)
+            else:
+                with pytest.raises(GitLabBackupError, match=os.strerror(ERRORS[error])) as caught:
+                    run()
+                assert caught.value.hint, failing.failed
+                assert [] == entries(source.backup_path), failing.failed
+        injected(error, "backup")
+    assert [run().id] == entries(source.backup_path)
+    shutil.rmtree(source.backup_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1700)
+@pytest.mark.parametrize("error", ERRORS)
+def test_a_restore(world: World, injected: Injected, error: str) -> None:
+    """Whichever call fails, before the restore is decided: all is put back, and nothing is left."""
+    target, made = world.target, world.made
+    copy = target.copy(target.directory.with_name(f"{target.directory.name}-counted"))
+    try:
+        total = _calls(GROWING, lambda: made.restore(copy.instance(), only=FILES, jobs=1))
+    finally:
+        copy.remove()
+    failed = 0
+    for at in chosen(total - len(FILES) - 4, few=3, most=60, salt=f"restore {error}"):
+        failing = Failing(ERRORS[error], kinds=GROWING, at=at)
+        with using(failing), pytest.raises(GitLabBackupError, match=os.strerror(ERRORS[error])):
+            made.restore(target.instance(), only=FILES, jobs=1)
+        # Where the disk is still broken when it is to be put back, the next run does it.
+        if (target.backup_path / ".gitlab-restore.journal").exists():
+            made.restore(target.instance(), only=FILES, dry_run=True)
+        unchanged(target, world.before)
+        failed += 1
+        injected(error, "restore")
+    assert failed
+
+
+@pytest.mark.timeout(1700)
+@pytest.mark.parametrize("error", ERRORS)
+def test_a_pruning(tmp_path: Path, injected: Injected, error: str) -> None:
+    """What cannot be deleted is whole or hidden, all else is deleted, and the next run does the rest."""
+    ids = [id_at(1_714_053_314 + number * 86_400) for number in range(4)]
+    pristine, store = tmp_path / "pristine", BackupStore(tmp_path / "store")
+    for name in ids:
+        make_backup(pristine, name)
+    pristine.chmod(0o700)
+    options = PruneOptions(rules=Rules(keep_last=2))
+    shutil.copytree(pristine, store.path)
+    total = _calls(CHANGES, lambda: prune(store, options))
+    for at in chosen(total, few=4, most=200, salt=f"prune {error}"):
+        shutil.rmtree(store.path)
+        shutil.copytree(pristine, store.path)
+        with using(Failing(ERRORS[error], kinds=CHANGES, at=at)), pytest.raises(GitLabBackupError):
+            prune(store, options)
+        assert set(ids[2:]) <= set(store.ids())
+        assert [] == [name for name in store.ids() if not is_whole(store.path / name)]
+        prune(store, options)
+        assert ids[2:] == entries(store.path)
+        injected(error, "prune")
+
+
+@contextmanager
+def mounted(place: Path, *options: str) -> Iterator[None]:
+    """Mount something at `place`; skip the test where that cannot be."""
+    if not is_root() or subprocess.run(["mount", *options, place], check=False, capture_output=True).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+@contextmanager
+def unreadable(path: Path) -> Iterator[None]:
+    """Have the kernel answer EIO to whoever reads a file: the memory of a process has nothing at address 0."""
+    with mounted(path, "--bind", f"/proc/{os.getpid()}/mem"):
+        yield
+
+
+def test_read_only(world: World, tmp_path: Path, injected: Injected) -> None:
+    """What would write says so before it has changed anything; what reads works."""
+    target, made = world.target, world.made
+    place = tmp_path / "store"
+    place.mkdir(mode=0o700)
+    shutil.copytree(made.path, place / made.id)
+    (place / LOCK).touch(mode=0o600)
+    store = BackupStore(place)
+    with mounted(place, "--bind", str(place)):
+        subprocess.run(["mount", "-o", "remount,ro,bind", place], check=True)
+        with pytest.raises(GitLabBackupError, match="Read-only file system") as caught:
+            Backup.create(evolve(target.instance(), backup_path=place), only=["lfs"])
+        assert caught.value.hint
+        injected("read-only", "backup")
+        with pytest.raises(GitLabBackupError, match="Read-only file system") as caught:
+            prune(store, PruneOptions(rules=Rules(keep_last=1)))
+        assert caught.value.hint
+        injected("read-only", "prune")
+        assert (made.id,) == store.ids()
+        assert () == Backup.open(place, made.id).verify().damages
+        injected("read-only", "reading")
+    lfs = target.directories["lfs"]
+    with mounted(lfs, "--bind", str(lfs)):
+        subprocess.run(["mount", "-o", "remount,ro,bind", lfs], check=True)
+        with pytest.raises(GitLabBackupError, match="lfs"):
+            made.restore(target.instance())
+    unchanged(target, world.before)
+    injected("read-only", "restore")
+
+
+@pytest.mark.timeout(1700)
+def test_files_that_cannot_be_read(source: ThrowawayInstallation, injected: Injected) -> None:
+    """Whichever read fails: the file is named in the manifest, the archive is sound, and has all the others."""
+    large = source.directories["lfs"] / "large"
+    large.write_bytes(os.urandom(3 << 20))
+    instance = source.instance()
+    total = _calls(READS, lambda: Backup.create(instance, only=["lfs"], jobs=1))
+    for at in chosen(total, few=5, most=100, salt="reads"):
+        failing = Failing(ERRORS["EIO"], kinds=READS, at=at)
+        with using(failing):
+            backup = Backup.create(instance, only=["lfs"], jobs=1)
+        manifest = backup.manifest
+        assert manifest is not None
+        record = next(record for record in manifest.components if record.id == "lfs")
+        name = failing.failed.partition("lfs-objects/")[2]
+        assert Status.WARNING is record.status
+        assert any(name in warning and "Input/output error" in warning for warning in record.warnings)
+        assert () == backup.verify().damages
+        injected("unreadable", "backup")
+        shutil.rmtree(source.backup_path)
+    large.unlink()
+
+
+def test_a_file_that_the_kernel_cannot_read(
+    source: ThrowawayInstallation, backup: Backup, world: World, injected: Injected
+) -> None:
+    """The same with a real error of a real read: in a source, and in a backup."""
+    victim = next(path for path in sorted(source.directories["uploads"].rglob("*")) if path.is_file())
+    with unreadable(victim):
+        made = Backup.create(source.instance(), only=["uploads"])
+    assert made.manifest is not None
+    warnings = [warning for record in made.manifest.components for warning in record.warnings]
+    assert any(victim.name in warning and "Input/output error" in warning for warning in warnings)
+    injected("unreadable", "backup")
+    shutil.rmtree(source.backup_path)
+    for name in ("uploads.tar.gz", "manifest.json", "db/database.sql.gz"):
+        with unreadable(backup.path / name):
+            assert name in {damage.file for damage in backup.verify().damages}
+            injected("unreadable", "reading")
+            with pytest.raises(DamagedError, match=name):
+                backup.restore(world.target.instance())
+            injected("unreadable", "restore")
+    unchanged(world.target, world.before)
+
+
+def test_a_backup_that_cannot_be_read_is_not_pruned(tmp_path: Path, injected: Injected) -> None:
+    """Nobody knows whether it is whole: it stays, is named, and stands for no other."""
+    ids = [id_at(1_714_053_314 + number * 86_400) for number in range(3)]
+    for name in ids:
+        make_backup(tmp_path / "store", name)
+    (tmp_path / "store").chmod(0o700)
+    store = BackupStore(tmp_path / "store")
+    with unreadable(store.path / ids[2] / "manifest.json"):
+        done = prune(store, PruneOptions(rules=Rules(keep_last=1)))
+    assert [ids[2]] == [each.name for each in done.left_alone]
+    assert [ids[1], ids[2]] == list(store.ids())
+    injected("unreadable", "prune")
