@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .commands import backup, config, listing, prune, restore, verification, version
+from .commands import backup, check, config, listing, prune, restore, verification, version
 from .session import on_installation
 
 _EPILOG = """\b
@@ -23,7 +23,7 @@ _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 app = typer.Typer(
     name="gitlab-backup-cli",
-    help="Back up and restore a self-managed GitLab, list, verify and prune its backups.",
+    help="Back up and restore a self-managed GitLab, list, verify and prune its backups, and check its health.",
     epilog=_EPILOG,
     # Help is plain text: it looks the same on every terminal, in a log and in a pipe.
     rich_markup_mode=None,
@@ -65,6 +65,7 @@ _restore.command("all")(on_installation(restore.restore_all))
 app.command("list")(on_installation(listing.list_backups))
 app.command("show")(on_installation(listing.show))
 app.command("verify")(on_installation(verification.verify))
+app.command("check")(on_installation(check.check))
 app.command("prune")(on_installation(prune.prune))
 app.command("pin")(on_installation(prune.pin))
 app.command("unpin")(on_installation(prune.unpin))

@@ -64,8 +64,12 @@ class Session:
 
     def store(self) -> BackupStore:
         """Return the backup path. Where an option names it, no installation is needed: backups can be read anywhere."""
+        return self.named_store() or BackupStore(self.instance().backup_path)
+
+    def named_store(self) -> BackupStore | None:
+        """Return the backup path that an option names; None without one."""
         path = self._overrides.get("backup_path")
-        return BackupStore(path.absolute() if path is not None else self.instance().backup_path)
+        return None if path is None else BackupStore(path.absolute())
 
     def backup(self, backup_id: str) -> Backup:
         """Return the backup of that id, or the latest. Raises `BackupNotFoundError`."""

@@ -4,22 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gitlab_backup.sizes import readable_size
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
     from datetime import datetime
 
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
-_STEP = 1024
-
-
-def size(count: float) -> str:
-    """Return a number of bytes with a unit of 1024: `0 B`, `1.5 KiB`."""
-    unit = 0
-    # Rounded to one digit below, 1023.96 would become 1024.0 of the smaller unit.
-    while unit < len(_UNITS) - 1 and round(count, 1) >= _STEP:
-        count /= _STEP
-        unit += 1
-    return f"{count:.1f} {_UNITS[unit]}" if unit else f"{count:.0f} B"
+size = readable_size
 
 
 def duration(seconds: float) -> str:

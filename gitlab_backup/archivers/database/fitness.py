@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from ...instance import Database
     from .snapshot import Snapshot
 
-# pg_dump locks and reads tables, and reads the state of sequences; of views it reads the definition only. It
-# refuses to read a table of which row-level security hides something (PostgreSQL manual, pg_dump, `--enable-row-security`).
+# pg_dump locks and reads tables, and reads the state of sequences; of views it reads the definition only. A table of
+# which row-level security hides something it refuses (PostgreSQL manual, pg_dump, `--enable-row-security`).
 _UNREADABLE: Final = """
     SELECT format('%%I.%%I', n.nspname, c.relname)
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
