@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import TYPE_CHECKING, TypeAlias
+from pathlib import Path
+from typing import Final, TypeAlias
 
-from attrs import frozen
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from attrs import asdict, frozen
 
 
 class Status(StrEnum):
@@ -103,6 +101,31 @@ class OperationFinished(Event):
 
 
 Observer: TypeAlias = Callable[[Event], None]
+
+NAMES: Final[dict[type[Event], str]] = {
+    OperationStarted: "operation_started",
+    OperationFinished: "operation_finished",
+    ComponentStarted: "component_started",
+    ComponentProgressed: "component_progressed",
+    ComponentWarned: "component_warned",
+    ComponentFinished: "component_finished",
+    Noticed: "noticed",
+    BackupDeleted: "backup_deleted",
+}
+"""What each event is called in logs. Names and keys stay; others may be added."""
+
+
+def to_record(event: Event) -> dict[str, object]:
+    """Return an event as plain data for JSON: its name as `event`, and its fields. Paths are text."""
+    return {"event": NAMES[type(event)], **asdict(event, value_serializer=_plain)}
+
+
+def _plain(_event: object, _field: object, value: object) -> object:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, StrEnum):
+        return value.value
+    return list(value) if isinstance(value, tuple) else value
 
 
 def ignore(event: Event) -> None:

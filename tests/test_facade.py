@@ -81,6 +81,7 @@ _LEVELS = {
     "backup_id": 6,
     "documents": 6,
     "retention": 6,
+    "logs": 7,
     "streams": 7,
     "events": 8,
     "errors": 8,

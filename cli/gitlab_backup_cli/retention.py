@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,10 +11,11 @@ from gitlab_backup.errors import ConfigurationError, UsageError
 from gitlab_backup.retention import Rules, parse_span
 
 from .boundary import explain
+from .parameters import in_place_of
 from .text import escape, plural, size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from gitlab_backup.events import BackupDeleted
@@ -80,30 +79,14 @@ class RuleOptions:
         return Rules.of_keep_time(keep_time, minimum=rules.minimum)
 
 
-def taking_rules(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of retention, in place of its one parameter `rules`."""
-
-    @functools.wraps(command)
-    def wrapper(*args: Any, **values: Any) -> None:
-        given = RuleOptions(**{name: values.pop(name) for name in _COUNTS})
-        command(*args, **values, rules=given)
-
-    signature = inspect.signature(command, eval_str=True)
-    options = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_annotation(name))
-        for name in _COUNTS
-    ]
-    parameters = []
-    for parameter in signature.parameters.values():
-        parameters += options if parameter.name == "rules" else [parameter]
-    wrapper.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    return wrapper
-
-
 def _annotation(name: str) -> object:
     if name == "keep_within":
         return Annotated[str | None, typer.Option(metavar="SPAN", help=_COUNTS[name], show_default=False)]
     return Annotated[int | None, typer.Option(metavar="N", help=_COUNTS[name], show_default=False)]
+
+
+taking_rules = in_place_of("rules", RuleOptions, {name: _annotation(name) for name in _COUNTS})
+"""Gives a command the options of retention, in place of its one parameter `rules`."""
 
 
 def document(done: Pruned) -> dict[str, Document]:

@@ -12,10 +12,9 @@ from gitlab_backup.components import Holder
 from gitlab_backup.errors import ExitStatus, UsageError
 
 from .. import documents
-from ..boundary import document_of_failure
-from ..display import display
-from ..output import write, write_json
+from ..reporting import Reports, reporting
 from ..retention import RuleOptions, taking_rules
+from ..run import Run, running
 from ..session import Session  # noqa: TC001 - the signature is looked at when the command starts
 from ..text import duration, plural, size, table
 from .prune import prune_after
@@ -42,6 +41,7 @@ class _Choices(TypedDict):
     archivers: dict[str, str]
 
 
+@reporting
 @taking_rules
 def backup_all(
     session: Session,
@@ -83,6 +83,7 @@ def backup_all(
         bool, typer.Option("--prune", help="Then delete older backups, by the rules below or `backup.keep_time`.")
     ] = False,
     rules: RuleOptions,
+    reports: Reports,
 ) -> None:
     """Back up everything.
 
@@ -94,7 +95,6 @@ def backup_all(
       gitlab-backup-cli backup all --incremental
       gitlab-backup-cli backup all --prune --keep-daily 7 --keep-weekly 4
     """  # noqa: D301 - \b keeps the lines of the example apart
-    status = ExitStatus.COMPLETE
     repositories = RepositoryOptions(
         storages=ids(repository_storage),
         paths=ids(repository_path),
@@ -103,7 +103,7 @@ def backup_all(
         server_side=repositories_server_side,
         incremental=incremental,
     )
-    with document_of_failure(documents.failed if json else None):
+    with running("backup", reports, documents.failed, json=json, quiet=quiet) as run:
         if rules.given and not prune:
             raise UsageError(
                 f"{rules.given[0]} says what to prune, and is for --prune", hint="Add --prune, or leave it out."
@@ -118,19 +118,10 @@ def backup_all(
         )
         then = rules.rules(session) if prune else None
         if dry_run:
-            _plan(session, choices, json=json, quiet=quiet)
+            _plan(session, choices, run)
         else:
-            status = _create(
-                session,
-                choices,
-                then,
-                jobs=jobs,
-                keep_going=keep_going,
-                insecure_store=insecure_store,
-                json=json,
-                quiet=quiet,
-            )
-    raise typer.Exit(status)
+            _create(session, choices, then, run, jobs=jobs, keep_going=keep_going, insecure_store=insecure_store)
+    raise typer.Exit(run.status)
 
 
 def ids(values: Iterable[str] | None) -> tuple[str, ...]:
@@ -163,18 +154,17 @@ def _create(
     session: Session,
     choices: _Choices,
     rules: Rules | None,
+    run: Run,
     *,
     jobs: int | None,
     keep_going: bool,
     insecure_store: bool,
-    json: bool,
-    quiet: bool,
-) -> ExitStatus:
+) -> None:
     from gitlab_backup import Backup
 
     started = time.monotonic()
     instance = session.instance()
-    with session.cancelling(left=_LEFT) as cancel, display(quiet=quiet, document=json) as shown:
+    with session.cancelling(left=_LEFT) as cancel, run.display() as shown:
         backup = Backup.create(
             instance,
             **choices,
@@ -187,11 +177,9 @@ def _create(
         shown.close()
         shown.say(_closing(backup, time.monotonic() - started))
         status, pruned = prune_after(backup, rules, shown, cancel) if rules is not None else (ExitStatus.COMPLETE, {})
-    if json:
-        write_json(documents.made(backup) | documents.chosen(choices["repositories"]) | pruned)
     if status is ExitStatus.COMPLETE and backup.state != "complete":
-        return ExitStatus.WARNINGS
-    return status
+        status = ExitStatus.WARNINGS
+    run.finish(status, documents.made(backup) | documents.chosen(choices["repositories"]) | pruned)
 
 
 def _closing(backup: Backup, seconds: float) -> str:
@@ -212,14 +200,16 @@ def _planned(item: PlannedComponent, choices: _Choices) -> str:
     return f"back up those {chosen}" if chosen and item.component.holder is Holder.STORAGES else "back up"
 
 
-def _plan(session: Session, choices: _Choices, *, json: bool, quiet: bool) -> None:
+def _plan(session: Session, choices: _Choices, run: Run) -> None:
     from gitlab_backup import Backup
 
     instance = session.instance()
     planned = Backup.plan(instance, **choices)
-    if json:
-        write_json(documents.planned(instance.backup_path, planned) | documents.chosen(choices["repositories"]))
-    elif not quiet:
+    run.finish(
+        ExitStatus.COMPLETE,
+        documents.planned(instance.backup_path, planned) | documents.chosen(choices["repositories"]),
+    )
+    if not (run.json or run.quiet):
         rows = [
             (
                 item.component.id,
@@ -228,4 +218,4 @@ def _plan(session: Session, choices: _Choices, *, json: bool, quiet: bool) -> No
             )
             for item in planned
         ]
-        write(table(("component", "archiver", "plan"), rows) + f"\nInto a new backup in {instance.backup_path}\n")
+        run.write(table(("component", "archiver", "plan"), rows) + f"\nInto a new backup in {instance.backup_path}\n")

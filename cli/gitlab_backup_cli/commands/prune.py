@@ -11,11 +11,11 @@ from gitlab_backup.events import BackupDeleted
 from gitlab_backup.store import BackupStore
 
 from .. import retention
-from ..boundary import document_of_failure, explain
-from ..display import display
-from ..display.lines import line
-from ..output import complain, write, write_json
+from ..boundary import explain
+from ..output import complain, write
+from ..reporting import Reports, reporting
 from ..retention import RuleOptions, taking_rules
+from ..run import running
 from ..session import Session  # noqa: TC001 - the signature is looked at when the command starts
 from ..text import escape
 
@@ -40,6 +40,7 @@ PinArgument = Annotated[
 ]
 
 
+@reporting
 @taking_rules
 def prune(
     session: Session,
@@ -54,6 +55,7 @@ def prune(
         bool, typer.Option("--json", help="Print one JSON document; messages go to standard error.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    reports: Reports,
 ) -> None:
     """Delete the backups that no rule keeps. Without a rule, `backup.keep_time` of gitlab.yml is the rule.
 
@@ -63,7 +65,7 @@ def prune(
       gitlab-backup-cli prune --keep-within 14d --minimum 3
     """  # noqa: D301 - \b keeps the lines of the example apart
     from gitlab_backup.operations.prune import PruneOptions
-    from gitlab_backup.operations.prune import prune as run
+    from gitlab_backup.operations.prune import prune as delete
 
     deleted: list[BackupDeleted] = []
     path: Path | None = None
@@ -71,23 +73,23 @@ def prune(
     def failed(error: BaseException) -> dict[str, Document]:
         return retention.failed(path, deleted, error)
 
-    with document_of_failure(failed if json else None):
+    with running("prune", reports, failed, json=json, quiet=quiet) as run:
         chosen = None if incomplete and not rules.given else rules.rules(session)
         options = PruneOptions(rules=chosen, legacy=legacy, incomplete=incomplete, dry_run=dry_run)
         store = session.store()
         path = store.path
-        with session.cancelling(left=retention.LEFT) as cancel, display(quiet=quiet, document=json) as shown:
+        with session.cancelling(left=retention.LEFT) as cancel, run.display() as shown:
 
             def observe(event: Event) -> None:
                 if isinstance(event, BackupDeleted):
                     deleted.append(event)
                 shown(event)
 
-            done = run(store, options, observer=observe, cancel=cancel)
-    if json:
-        write_json(retention.document(done))
-    elif not quiet:
-        write("".join(f"{line}\n" for line in retention.lines(done, legacy=legacy)))
+            done = delete(store, options, observer=observe, cancel=cancel)
+        run.finish(ExitStatus.COMPLETE, retention.document(done))
+        if not (json or quiet):
+            run.write("".join(f"{line}\n" for line in retention.lines(done, legacy=legacy)))
+    raise typer.Exit(run.status)
 
 
 def prune_after(
@@ -105,8 +107,7 @@ def prune_after(
     def observe(event: Event) -> None:
         if isinstance(event, BackupDeleted):
             deleted.append(event)
-        if (text := line(event)) is not None:
-            shown.say(text)
+        shown(event)
 
     store = BackupStore(backup.path.parent)
     try:

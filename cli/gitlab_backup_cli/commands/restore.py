@@ -17,10 +17,10 @@ from gitlab_backup.events import ComponentWarned
 from gitlab_backup.store import LATEST
 
 from .. import documents
-from ..boundary import document_of_failure
-from ..display import display
 from ..display.plan import header, notes, plan
-from ..output import columns, complain, write, write_json
+from ..output import columns, complain
+from ..reporting import Reports, reporting
+from ..run import Run, running
 from ..session import Session  # noqa: TC001 - the signature is looked at when the command starts
 from ..text import bullets, duration, escape, plural, size, wrap
 from .backup import ids
@@ -60,6 +60,7 @@ class _Choices(TypedDict):
     insecure_store: bool
 
 
+@reporting
 def restore_all(
     session: Session,
     *,
@@ -102,6 +103,7 @@ def restore_all(
         bool, typer.Option("--json", help="Print one JSON document; messages go to standard error.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only, and the question.")] = False,
+    reports: Reports,
 ) -> None:
     """Restore a backup: the installation is as the backup afterwards, or, where that fails, as it was.
 
@@ -133,26 +135,24 @@ def restore_all(
             server_side=repositories_server_side,
         ),
     )
-    run = _Run(session, ask=not (yes or dry_run), json=json, quiet=quiet)
-    with document_of_failure(run.failed if json else None):
-        restored = run.restore(backup_id, choices)
-    raise typer.Exit(ExitStatus.WARNINGS if restored.with_warnings else ExitStatus.COMPLETE)
+    restore = _Restore(session, ask=not (yes or dry_run))
+    with running("restore", reports, restore.failed, json=json, quiet=quiet) as run:
+        restore.run(backup_id, choices, run)
+    raise typer.Exit(run.status)
 
 
 @define
-class _Run:
+class _Restore:
     """One restore, and what is known of it so far."""
 
     session: Session
     ask: bool
-    json: bool
-    quiet: bool
     backup: Backup | None = None
     proposal: Proposal | None = None
     warnings: dict[str, list[str]] = field(factory=dict)
     """What the checks warned of, by component."""
 
-    def restore(self, backup_id: str, choices: _Choices) -> Restored:
+    def run(self, backup_id: str, choices: _Choices, run: Run) -> None:
         """Restore, and tell about it."""
         from gitlab_backup import Backup
 
@@ -167,7 +167,7 @@ class _Run:
             )
         with (
             self.session.cancelling(left="Nothing was changed.") as cancel,
-            display(quiet=self.quiet, document=self.json) as shown,
+            run.display() as shown,
         ):
             if backup_id == LATEST:
                 shown.say(f"{LATEST} is {self.backup.id}")
@@ -180,7 +180,7 @@ class _Run:
             def confirm(proposal: Proposal) -> bool:
                 self.proposal = proposal
                 shown.close()
-                agreed = self._confirm(proposal, instance, shown)
+                agreed = self._confirm(proposal, instance, shown, run)
                 self.session.left = "Everything was put back: the installation is as it was."
                 return agreed
 
@@ -188,21 +188,20 @@ class _Run:
             shown.close()
             if not restored.dry_run:
                 shown.say(_closing(restored, time.monotonic() - started))
-        self._result(restored, instance, choices["repositories"])
-        return restored
+        self._result(restored, instance, choices["repositories"], run)
 
-    def failed(self, error: BaseException) -> documents.Document:
+    def failed(self, error: BaseException) -> dict[str, documents.Document]:
         """Return the document of a restore that did not come to its end."""
         return documents.not_restored(self.backup, self.proposal, error)
 
-    def _confirm(self, proposal: Proposal, instance: Instance, shown: Display) -> bool:
+    def _confirm(self, proposal: Proposal, instance: Instance, shown: Display, run: Run) -> bool:
         if not self.ask:
-            width = columns(sys.stderr if self.json else sys.stdout)
+            width = columns(sys.stderr if run.json else sys.stdout)
             shown.say(f"\n{header(proposal, instance)}{plan(proposal, width)}{notes(proposal, {}, width)}")
             return True
         width = columns(sys.stderr)
         # The warnings of the checks are on screen, but for `--quiet`.
-        warnings = self.warnings if self.quiet else {}
+        warnings = self.warnings if run.quiet else {}
         text = f"\n{header(proposal, instance)}{plan(proposal, width)}{notes(proposal, warnings, width)}\n"
         complain(f"{text}{wrap(_QUESTION, width, indent=0).rstrip()} ")
         try:
@@ -215,18 +214,20 @@ class _Run:
         complain("\n" if not answer.endswith(b"\n") else "")
         return answer.strip().lower() == b"yes"
 
-    def _result(self, restored: Restored, instance: Instance, repositories: RepositoryOptions) -> None:
-        if self.json:
-            write_json(documents.restored(restored, self.warnings) | documents.chosen(repositories))
-        elif self.quiet:
-            pass
-        elif restored.dry_run:
-            width = columns(sys.stdout)
-            write(f"\n{header(restored.proposal, instance)}{plan(restored.proposal, width)}")
-            write(f"{notes(restored.proposal, {}, width)}\nEvery check has passed. Nothing was changed (--dry-run).\n")
+    def _result(self, restored: Restored, instance: Instance, repositories: RepositoryOptions, run: Run) -> None:
+        status = ExitStatus.WARNINGS if restored.with_warnings else ExitStatus.COMPLETE
+        run.finish(status, documents.restored(restored, self.warnings) | documents.chosen(repositories))
+        if run.json or run.quiet:
+            return
+        width = columns(sys.stdout)
+        if restored.dry_run:
+            run.write(
+                f"\n{header(restored.proposal, instance)}{plan(restored.proposal, width)}"
+                f"{notes(restored.proposal, {}, width)}\nEvery check has passed. Nothing was changed (--dry-run).\n"
+            )
         else:
-            steps = bullets(restored.next_steps, columns(sys.stdout), numbered=True)
-            write(f"\nWhat you must still do, in this order:\n\n{steps}")
+            steps = bullets(restored.next_steps, width, numbered=True)
+            run.write(f"\nWhat you must still do, in this order:\n\n{steps}")
 
 
 def _somebody_is_there() -> bool:

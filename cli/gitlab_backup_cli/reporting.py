@@ -1,0 +1,70 @@
+"""Who is told of a run besides the one who looks at the screen: the options that say so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from attrs import frozen
+
+from .log import FileSink, JournalSink, Log, LogFormat, LogTarget, StreamSink, SyslogSink
+from .parameters import in_place_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TextIO
+
+    from .log import Sink
+
+
+@frozen(kw_only=True)
+class Reports:
+    """The options as they were given."""
+
+    log_format: LogFormat | None
+    log_file: Path | None
+    log_to: LogTarget | None
+
+    @property
+    def on_screen(self) -> bool:
+        """Whether the log takes the place of what the screen shows."""
+        return self.log_format is LogFormat.JSON and self.log_file is None and self.log_to is None
+
+    def log(self, run: str, screen: TextIO | None, lost: Callable[[str], None]) -> Log:
+        """Open the log of a run. `screen` is where lines for the screen go; None where it shows nothing.
+
+        Raises `StreamError`.
+        """
+        sinks: list[Sink] = []
+        if self.log_file is not None:
+            sinks.append(FileSink(self.log_file))
+        if self.log_to is not None:
+            sinks.append(SyslogSink() if self.log_to is LogTarget.SYSLOG else JournalSink())
+        if self.on_screen and screen is not None:
+            sinks.append(StreamSink(screen))
+        return Log(run, self.log_format or LogFormat.TEXT, lost, sinks)
+
+
+reporting = in_place_of(
+    "reports",
+    Reports,
+    {
+        "log_format": Annotated[
+            LogFormat | None,
+            typer.Option(
+                help="How lines of the log look; json alone also has it on the screen. Default: text.",
+                show_default=False,
+            ),
+        ],
+        "log_file": Annotated[
+            Path | None,
+            typer.Option(metavar="FILE", help="Append what happens to a file.", show_default=False),
+        ],
+        "log_to": Annotated[
+            LogTarget | None,
+            typer.Option(help="Send what happens to syslog or the journal.", show_default=False),
+        ],
+    },
+)
+"""Gives a command the options of `Reports`, in place of its one parameter `reports`."""
