@@ -33,6 +33,8 @@ _TABLES: Final = """
 """
 # pg_dump gets names in the encoding of the database.
 _PLAIN: Final = re.compile(r"[ -~]+")
+# To pg_dump, the name of a schema is a pattern. This is one that only the schema itself fits.
+_EXACT: Final = re.compile(r"[a-z_][a-z0-9_]*")
 
 
 @frozen(kw_only=True)
@@ -57,6 +59,8 @@ def share_tables(snapshot: Snapshot, streams: int, sharing: Sharing, cancel: Can
 
     Raises `DatabaseError`.
     """
+    if not all(map(_EXACT.fullmatch, snapshot.database.schemas)):
+        return []
     tables = _tables(snapshot, cancel)
     large = [
         (f'"{_doubled(schema)}"."{_doubled(name)}"', size)
