@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from attrs import asdict, define, field, frozen
 from ..archivers.base import RestoreJob, RestoreOptions
 from ..archivers.registry import archiver_that_made
 from ..components import COMPONENTS
-from ..errors import GitLabBackupError, StoreError
+from ..errors import GitLabBackupError, StoreError, StreamError
 from ..events import Noticed
 from ..streams.cancel import Cancellation
 from ..streams.files import remove_durably, write_durably
@@ -65,16 +66,25 @@ class Journal:
     phase: Phase = Phase.STAGING
 
     def reach(self, phase: Phase) -> None:
-        """Put it on disk, before anything of this phase is done."""
-        self.phase = phase
+        """Put it on disk, before anything of this phase is done.
+
+        Where that fails, the phase is the one that a later process would read.
+        """
         document = {
             "journal_version": _VERSION,
             "backup": str(self.backup),
             "keep_old": self.keep_old,
-            "phase": self.phase.value,
+            "phase": phase.value,
             "entries": [asdict(entry) for entry in self.entries],
         }
-        write_durably(self.path, json.dumps(document, indent=2).encode() + b"\n")
+        try:
+            write_durably(self.path, json.dumps(document, indent=2).encode() + b"\n")
+        except StreamError:
+            with suppress(StoreError):
+                found = Journal.read(self.path)
+                self.phase = found.phase if found is not None else self.phase
+            raise
+        self.phase = phase
 
     def close(self) -> None:
         """Remove it: nothing is left to be done."""

@@ -191,8 +191,8 @@ class _Run:
         """Stage everything, swap everything, then let go of the old."""
         entries = tuple(Entry(step.job.component.id, step.archiver.name, step.facts) for step in self.steps)
         journal = Journal(store.path / JOURNAL_NAME, self.proposal.path, self.choice.options.keep_old, entries)
-        journal.reach(Phase.STAGING)
         try:
+            journal.reach(Phase.STAGING)
             with cancel.calling(lambda: self.stop.request(cancel.status or ExitStatus.INTERRUPTED)):
                 run_all([partial(self._stage, step) for step in self.steps], jobs=self.choice.jobs, cancel=self.stop)
                 # From here on a request to stop may come too late: a few renames are quicker done than undone.
@@ -240,6 +240,11 @@ class _Run:
             raise RestoreFailedError(
                 f"the restore failed ({error}), and {could_not}: {'; '.join(settled.problems)}",
                 hint=f"Repair what the message names; the next run tries again. {journal.path} has the details.",
+            ) from error
+        if not settled.undone and not settled.committed:
+            raise RestoreFailedError(
+                f"the instance is as in the backup, but that may not outlive a crash of the machine: {error}",
+                hint="Repair what the message names, and restore again.",
             ) from error
         if not settled.undone:
             raise RestoreFailedError(
