@@ -25,6 +25,7 @@ class Reports:
     log_format: LogFormat | None
     log_file: Path | None
     log_to: LogTarget | None
+    metrics_file: Path | None
 
     @property
     def on_screen(self) -> bool:
@@ -64,6 +65,10 @@ reporting = in_place_of(
         "log_to": Annotated[
             LogTarget | None,
             typer.Option(help="Send what happens to syslog or the journal.", show_default=False),
+        ],
+        "metrics_file": Annotated[
+            Path | None,
+            typer.Option(metavar="FILE", help="Write figures of the run for Prometheus to a file.", show_default=False),
         ],
     },
 )

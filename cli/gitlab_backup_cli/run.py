@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field
 
-from gitlab_backup.errors import ExitStatus
+from gitlab_backup.errors import ExitStatus, GitLabBackupError
 
+from . import metrics
 from .boundary import document_of_failure, explain
 from .display import display
+from .metrics import Figures
 from .output import complain, write, write_json
 from .text import duration, escape
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from gitlab_backup.events import Event
+    from gitlab_backup.store import BackupStore
 
     from .display import Display
     from .documents import Document
@@ -38,14 +41,19 @@ class Run:
     reports: Reports
     json: bool
     quiet: bool
+    dry_run: bool
+    store: BackupStore | None = None
+    """The backup path, once it is known."""
     status: ExitStatus = ExitStatus.COMPLETE
     _unreported: bool = False
     """Whether somebody was not told who should have been."""
     _log: Log = field(init=False)
+    _figures: Figures = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         screen = None if self.quiet else sys.stderr if self.json else sys.stdout
         self._log = self.reports.log(self.operation, screen, self.warn)
+        self._figures = Figures(self.operation)
 
     @contextmanager
     def display(self) -> Iterator[Display]:
@@ -57,6 +65,7 @@ class Run:
     def tell(self, event: Event) -> None:
         """Tell an event to all but the screen."""
         self._log.event(event)
+        self._figures(event)
 
     def say(self, text: str) -> None:
         """Log a line that is on the screen, and is not an event."""
@@ -89,6 +98,7 @@ class Run:
     def ended(self, error: BaseException | None, seconds: float) -> None:
         """Tell how it ended."""
         failure = None if error is None else explain(error)
+        self._measure(int(self.status) if failure is None else failure.exit_status, seconds)
         if failure is None:
             text, status = f"{self.operation}: ended in {duration(seconds)}", int(self.status)
         else:
@@ -102,6 +112,19 @@ class Run:
         }
         self._log.record(_LEVELS.get(ExitStatus(status), logging.ERROR), escape(text), fields)
         self._log.close()
+
+    def _measure(self, status: int, seconds: float) -> None:
+        if self.reports.metrics_file is None or self.dry_run:
+            return
+        samples = list(self._figures.samples(status, seconds))
+        try:
+            samples += () if self.store is None else metrics.of_store(self.store)
+        except (GitLabBackupError, OSError) as error:
+            self.warn(f"the backups could not be counted for {self.reports.metrics_file}: {error}")
+        try:
+            metrics.write(self.reports.metrics_file, self.operation, samples)
+        except GitLabBackupError as error:
+            self.warn(f"the figures of this run are not told: {error.message}")
 
 
 class _Everybody:
@@ -131,12 +154,13 @@ def running(
     *,
     json: bool,
     quiet: bool,
+    dry_run: bool,
 ) -> Iterator[Run]:
     """Run the block as one run of an operation; `failed` makes the document of an error that ends it."""
     started = time.monotonic()
     error: BaseException | None = None
     with document_of_failure(failed if json else None):
-        run = Run(operation, reports, json, quiet)
+        run = Run(operation, reports, json, quiet, dry_run)
         run.begun()
         try:
             yield run

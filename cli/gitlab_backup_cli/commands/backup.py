@@ -10,6 +10,7 @@ import typer
 from gitlab_backup.archivers.base import RepositoryOptions
 from gitlab_backup.components import Holder
 from gitlab_backup.errors import ExitStatus, UsageError
+from gitlab_backup.store import BackupStore
 
 from .. import documents
 from ..reporting import Reports, reporting
@@ -103,7 +104,7 @@ def backup_all(
         server_side=repositories_server_side,
         incremental=incremental,
     )
-    with running("backup", reports, documents.failed, json=json, quiet=quiet) as run:
+    with running("backup", reports, documents.failed, json=json, quiet=quiet, dry_run=dry_run) as run:
         if rules.given and not prune:
             raise UsageError(
                 f"{rules.given[0]} says what to prune, and is for --prune", hint="Add --prune, or leave it out."
@@ -164,6 +165,7 @@ def _create(
 
     started = time.monotonic()
     instance = session.instance()
+    run.store = BackupStore(instance.backup_path)
     with session.cancelling(left=_LEFT) as cancel, run.display() as shown:
         backup = Backup.create(
             instance,

@@ -73,10 +73,10 @@ def prune(
     def failed(error: BaseException) -> dict[str, Document]:
         return retention.failed(path, deleted, error)
 
-    with running("prune", reports, failed, json=json, quiet=quiet) as run:
+    with running("prune", reports, failed, json=json, quiet=quiet, dry_run=dry_run) as run:
         chosen = None if incomplete and not rules.given else rules.rules(session)
         options = PruneOptions(rules=chosen, legacy=legacy, incomplete=incomplete, dry_run=dry_run)
-        store = session.store()
+        run.store = store = session.store()
         path = store.path
         with session.cancelling(left=retention.LEFT) as cancel, run.display() as shown:
 

@@ -14,7 +14,7 @@ from gitlab_backup.archivers.base import RepositoryOptions
 from gitlab_backup.components import select
 from gitlab_backup.errors import ExitStatus, RefusedError
 from gitlab_backup.events import ComponentWarned
-from gitlab_backup.store import LATEST
+from gitlab_backup.store import LATEST, BackupStore
 
 from .. import documents
 from ..display.plan import header, notes, plan
@@ -136,7 +136,7 @@ def restore_all(
         ),
     )
     restore = _Restore(session, ask=not (yes or dry_run))
-    with running("restore", reports, restore.failed, json=json, quiet=quiet) as run:
+    with running("restore", reports, restore.failed, json=json, quiet=quiet, dry_run=dry_run) as run:
         restore.run(backup_id, choices, run)
     raise typer.Exit(run.status)
 
@@ -159,6 +159,7 @@ class _Restore:
         started = time.monotonic()
         select(choices["only"], choices["skip"])
         instance = self.session.instance()
+        run.store = BackupStore(instance.backup_path)
         self.backup = Backup.open(instance.backup_path, backup_id)
         if self.ask and not _somebody_is_there():
             raise RefusedError(
