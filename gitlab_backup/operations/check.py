@@ -45,6 +45,8 @@ _OF_STORE: Final = {
 CHECKS: Final = (*_OF_INSTANCE, *_OF_STORE)
 """The names of all checks, in their order."""
 
+_TO_DO: Final = "Run this as root, or repair what the message names."
+
 
 @frozen(kw_only=True)
 class Health:
@@ -112,19 +114,19 @@ def _made(name: str, make: Callable[[], Iterator[Finding]]) -> list[Finding]:
     except CancelledError:
         raise
     except GitLabBackupError as error:
-        found.append(evolve(problem(name, error.message, error.hint), check=name))
+        found.append(evolve(problem(name, error.message, error.hint or _TO_DO), check=name))
     except Exception as error:  # noqa: BLE001 - whatever it is: that something could not be checked is to be known
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         named = getattr(error, "filename", None) or type(error).__name__
         message = f"this could not be checked to its end: {named}: {said}"
-        found.append(evolve(problem(name, message, "Look what the message names."), check=name))
+        found.append(evolve(problem(name, message, _TO_DO), check=name))
     return found
 
 
 def _without_repetitions(findings: list[Finding]) -> tuple[Finding, ...]:
-    """Leave out what an earlier check has ended with, too: a backup path that cannot be read ends many."""
-    first: dict[str, str] = {}
-    return tuple(each for each in findings if first.setdefault(each.message, each.check) == each.check)
+    """Leave out what has ended a check as it has ended one before: a backup path that cannot be read ends many."""
+    ended: dict[str, Finding] = {}
+    return tuple(each for each in findings if each.about != each.check or ended.setdefault(each.message, each) is each)
 
 
 def _measured(place: Place, findings: tuple[Finding, ...]) -> Health:

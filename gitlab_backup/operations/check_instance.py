@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from attrs import evolve
@@ -12,7 +13,7 @@ from attrs import evolve
 from ..archivers.base import RepositoryOptions
 from ..archivers.registry import archiver_for
 from ..components import COMPONENTS, Holder
-from ..errors import CancelledError, GitLabBackupError
+from ..errors import CancelledError, GitLabBackupError, ProgramError
 from ..streams.process import Program, capture
 from .create import options, plan
 from .findings import ok, problem, warning
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _SHOWN: Final = 5
 _PATIENCE: Final = 10
 """Seconds to wait for a server, or a program."""
+_PG_DUMP: Final = re.compile(r"\(PostgreSQL\) ((\d+)\S*)")
 _ANY_VERSION: Final = 1 << 30
 _SERVER: Final = re.compile(r"(?P<scheme>unix|tcp|tls|dns):(?://)?(?P<place>.+)")
 
@@ -44,7 +46,7 @@ def configuration(instance: Instance, _cancel: Cancellation) -> Iterator[Finding
 
 def programs(instance: Instance, cancel: Cancellation) -> Iterator[Finding]:
     """Look for the programs that a backup runs."""
-    yield from _tried("pg_dump", lambda: ok("pg_dump", "{1}: {0}".format(*_pg_dump(instance, cancel))))
+    yield from _tried("pg_dump", lambda: _pg_dump(instance, cancel)[0])
     name = _archiver_of_repositories(instance)
     if name == "gitaly":
         yield from _tried("gitaly-backup", lambda: _gitaly_backup(instance, cancel))
@@ -54,11 +56,9 @@ def programs(instance: Instance, cancel: Cancellation) -> Iterator[Finding]:
 
 def databases(instance: Instance, cancel: Cancellation) -> Iterator[Finding]:
     """Connect to every database as a backup does, and ask what the role may do."""
-    try:
-        _, version = _pg_dump(instance, cancel)
-        pg_dump = int(version.partition(".")[0])
-    except (GitLabBackupError, ValueError):  # told among the programs
-        pg_dump = None
+    pg_dump: int | None = None
+    with suppress(ProgramError):  # told among the programs
+        _, pg_dump = _pg_dump(instance, cancel)
     for database in instance.databases:
         cancel.check()
         patient = evolve(database, connect_timeout=min(database.connect_timeout, _PATIENCE))
@@ -89,28 +89,36 @@ def directories(instance: Instance, cancel: Cancellation) -> Iterator[Finding]:
             yield from _guarded(component.id, _directory(instance, component.id))
 
 
-def _guarded(about: str, found: Iterator[Finding]) -> Iterator[Finding]:
-    """Hand on what is found; what ends the search is a problem of `about`, and only of that."""
+def _guarded(
+    about: str, found: Iterator[Finding], *, otherwise: str = "Repair what the message names."
+) -> Iterator[Finding]:
+    """Hand on what is found; what ends the search is a problem of `about`, and only of that.
+
+    `otherwise` is what to do where the error has no hint.
+    """
     try:
         yield from found
     except CancelledError:
         raise
     except GitLabBackupError as error:
-        yield problem(about, error.message, error.hint)
+        yield problem(about, error.message, error.hint or otherwise)
 
 
 def _tried(about: str, look: Callable[[], Finding]) -> Iterator[Finding]:
     def one() -> Iterator[Finding]:
         yield look()
 
-    return _guarded(about, one())
+    return _guarded(about, one(), otherwise=f"Run `{about} --version` by hand, and repair what it says.")
 
 
-def _pg_dump(instance: Instance, cancel: Cancellation) -> tuple[str, str]:
-    """Return the pg_dump that a backup runs, and its version. Raises `ProgramError`."""
+def _pg_dump(instance: Instance, cancel: Cancellation) -> tuple[Finding, int]:
+    """Return what there is to say of the pg_dump that a backup runs, and its major version. Raises `ProgramError`."""
     path = instance.program("pg_dump")
     _, output = capture(Program((path, "--version"), instance.environment()), cancel=cancel, timeout=_PATIENCE)
-    return path, output.decode(errors="replace").rpartition("(PostgreSQL)")[2].strip().partition(" ")[0]
+    version = _PG_DUMP.search(output.decode(errors="replace"))
+    if version is None:
+        raise ProgramError(f"{path} does not tell its version", hint="Check that it is PostgreSQL's pg_dump.")
+    return ok("pg_dump", f"{version[1]}: {path}"), int(version[2])
 
 
 def _archiver_of_repositories(instance: Instance) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from gitlab_backup import COMPONENTS, BackupId, Manifest, Metadata
 from gitlab_backup.checksums import Checksums
+from gitlab_backup.components import Holder
 from gitlab_backup.events import Status
 from gitlab_backup.manifest import BackupStatus, ComponentRecord, Compression, Tool
 
@@ -30,8 +31,12 @@ def make_backup(
     *,
     statuses: Mapping[str, Status] | None = None,
     left_out: frozenset[str] = frozenset(),
+    size: int = len(COMPONENTS),
 ) -> Path:
-    """Make a backup with the documents that the library writes. `statuses` are those of components; else complete."""
+    """Make a backup with the documents that the library writes. `statuses` are those of components; else complete.
+
+    `size` is what they say of it, all components together.
+    """
     path = store / backup_id
     parsed = BackupId.parse(backup_id)
     statuses = statuses or {}
@@ -55,7 +60,7 @@ def make_backup(
                 archiver=each.archiver,
                 status=statuses.get(each.id, Status.COMPLETE),
                 bytes_read=1,
-                bytes_written=1,
+                bytes_written=size - len(COMPONENTS) + 1 if each.holder is Holder.DATABASES else 1,
                 duration_seconds=0,
             )
             for each in COMPONENTS
