@@ -32,6 +32,11 @@ def made(backup: Backup) -> dict[str, Document]:
     return _run(backup.id, backup.path, backup.state.value, [component(record) for record in records])
 
 
+def started(backup_id: str | None, path: Path | None) -> dict[str, Document]:
+    """Return a run that is about to begin, for a hook."""
+    return _run(backup_id, path, "started", [])
+
+
 def planned(backup_path: Path, items: Iterable[PlannedComponent]) -> dict[str, Document]:
     """Return what `--dry-run` would do. It has no backup id yet; its path is the backup path."""
     components: list[Document] = [

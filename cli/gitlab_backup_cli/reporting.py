@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from attrs import frozen
 
+from .hooks import Hooks
 from .log import FileSink, JournalSink, Log, LogFormat, LogTarget, StreamSink, SyslogSink
 from .parameters import in_place_of
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from .log import Sink
+
+HOOK_SECONDS = 600.0
+"""Seconds that a hook has."""
 
 
 @frozen(kw_only=True)
@@ -26,11 +30,24 @@ class Reports:
     log_file: Path | None
     log_to: LogTarget | None
     metrics_file: Path | None
+    hook_directory: Path | None
+    hook_timeout: float | None
 
     @property
     def on_screen(self) -> bool:
         """Whether the log takes the place of what the screen shows."""
         return self.log_format is LogFormat.JSON and self.log_file is None and self.log_to is None
+
+    def hooks(self, operation: str) -> Hooks | None:
+        """Return the hooks of an operation, checked; None where there are to be none.
+
+        Raises `RefusedError` and `UsageError`.
+        """
+        if self.hook_directory is None:
+            return None
+        hooks = Hooks(self.hook_directory.absolute(), operation, self.hook_timeout or HOOK_SECONDS)
+        hooks.check()
+        return hooks
 
     def log(self, run: str, screen: TextIO | None, lost: Callable[[str], None]) -> Log:
         """Open the log of a run. `screen` is where lines for the screen go; None where it shows nothing.
@@ -69,6 +86,19 @@ reporting = in_place_of(
         "metrics_file": Annotated[
             Path | None,
             typer.Option(metavar="FILE", help="Write figures of the run for Prometheus to a file.", show_default=False),
+        ],
+        "hook_directory": Annotated[
+            Path | None,
+            typer.Option(metavar="DIRECTORY", help="Run the hooks in this directory.", show_default=False),
+        ],
+        "hook_timeout": Annotated[
+            float | None,
+            typer.Option(
+                metavar="SECONDS",
+                min=1,
+                help=f"How long each of them may take. Default: {HOOK_SECONDS:g}.",
+                show_default=False,
+            ),
         ],
     },
 )

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field
 
-from gitlab_backup.errors import ExitStatus, GitLabBackupError
+from gitlab_backup.errors import ExitStatus, GitLabBackupError, ProgramError, RefusedError
 
 from . import metrics
 from .boundary import document_of_failure, explain
 from .display import display
+from .hooks import Moment
 from .metrics import Figures
 from .output import complain, write, write_json
 from .text import duration, escape
@@ -24,11 +25,14 @@ if TYPE_CHECKING:
 
     from gitlab_backup.events import Event
     from gitlab_backup.store import BackupStore
+    from gitlab_backup.streams.cancel import Cancellation
 
     from .display import Display
     from .documents import Document
+    from .hooks import Hooks
     from .log import Log
     from .reporting import Reports
+    from .session import Session
 
 _LEVELS = {ExitStatus.COMPLETE: logging.INFO, ExitStatus.WARNINGS: logging.WARNING}
 
@@ -37,6 +41,7 @@ _LEVELS = {ExitStatus.COMPLETE: logging.INFO, ExitStatus.WARNINGS: logging.WARNI
 class Run:
     """A run of `backup`, `restore` or `prune`, while it goes on."""
 
+    session: Session
     operation: str
     reports: Reports
     json: bool
@@ -49,6 +54,9 @@ class Run:
     """Whether somebody was not told who should have been."""
     _log: Log = field(init=False)
     _figures: Figures = field(init=False)
+    _hooks: Hooks | None = None
+    document: Mapping[str, Document] = field(factory=dict)
+    """Of the result."""
 
     def __attrs_post_init__(self) -> None:
         screen = None if self.quiet else sys.stderr if self.json else sys.stdout
@@ -73,6 +81,7 @@ class Run:
 
     def finish(self, status: ExitStatus, document: Mapping[str, Document]) -> None:
         """Say how it ended, and print the document of the result where one is wanted. Raises `OutputError`."""
+        self.document = document
         self.status = ExitStatus.WARNINGS if status is ExitStatus.COMPLETE and self._unreported else status
         if self.json:
             write_json(document)
@@ -92,26 +101,64 @@ class Run:
         self._log.record(logging.WARNING, message, {"event": "report_failed", "message": message})
 
     def begun(self) -> None:
-        """Tell that it begins."""
+        """Tell that it begins. Raises what `Reports.hooks` raises: a hook that cannot be run later is told now."""
         self._log.record(logging.INFO, f"{self.operation}: started", {"event": "run_started"})
+        if not self.dry_run:
+            self._hooks = self.reports.hooks(self.operation)
 
-    def ended(self, error: BaseException | None, seconds: float) -> None:
-        """Tell how it ended."""
+    def before(self, document: Mapping[str, Document], cancel: Cancellation | None = None) -> None:
+        """Run the hook that comes before. Raises `RefusedError` where it fails."""
+        try:
+            if cancel is not None:
+                self._hook(Moment.BEFORE, document, cancel)
+            else:
+                with self.session.signals.starting() as starting:
+                    self._hook(Moment.BEFORE, document, starting)
+        except ProgramError as error:
+            raise RefusedError(
+                f"the hook says no: {error.message}", hint="Nothing was changed. What it says is the reason."
+            ) from error
+
+    def ended(self, error: BaseException | None, document: Mapping[str, Document], seconds: float) -> None:
+        """Tell everybody how it ended: hooks, figures, and, as the last, the log."""
         failure = None if error is None else explain(error)
-        self._measure(int(self.status) if failure is None else failure.exit_status, seconds)
-        if failure is None:
-            text, status = f"{self.operation}: ended in {duration(seconds)}", int(self.status)
-        else:
-            text, status = f"{self.operation}: failed: {failure.message}", failure.exit_status
+        status = self.status if failure is None else failure.exit_status
+        moment = Moment.AFTER if status in _LEVELS else Moment.FAILED
+        try:
+            # Whatever has interrupted the run: from here on, signals are for the hook.
+            self._hook(moment, {**document, "exit_status": int(status)}, self.session.signals.operation())
+        except GitLabBackupError as problem:
+            self.warn(f"a hook has failed: {problem.message}")
+        status = self.status if failure is None else failure.exit_status
+        self._measure(int(status), seconds)
+        # Writing figures may have failed, too.
+        status = self.status if failure is None else failure.exit_status
+        text = f"ended in {duration(seconds)}" if failure is None else f"failed: {failure.message}"
         fields = {
             "event": "run_finished",
-            "exit_status": status,
+            "exit_status": int(status),
             "duration_seconds": round(seconds, 3),
             "error": None if failure is None else failure.message,
             "hint": None if failure is None else failure.hint,
         }
-        self._log.record(_LEVELS.get(ExitStatus(status), logging.ERROR), escape(text), fields)
+        level = _LEVELS.get(ExitStatus(status), logging.ERROR)
+        self._log.record(level, escape(f"{self.operation}: {text}"), fields)
         self._log.close()
+
+    def _hook(self, moment: Moment, document: Mapping[str, Document], cancel: Cancellation) -> None:
+        if self._hooks is None or not self._hooks.has(moment):
+            return
+        name, problem, started = self._hooks.name(moment), None, time.monotonic()
+        try:
+            self._hooks.run(moment, document, cancel)
+        except GitLabBackupError as error:
+            problem = error.message
+            raise
+        finally:
+            seconds = time.monotonic() - started
+            fields = {"event": "hook_finished", "hook": name, "duration_seconds": round(seconds, 3), "error": problem}
+            text = f"hook {name}: {problem or 'done'}; {duration(seconds)}"
+            self._log.record(logging.ERROR if problem else logging.INFO, escape(text), fields)
 
     def _measure(self, status: int, seconds: float) -> None:
         if self.reports.metrics_file is None or self.dry_run:
@@ -148,6 +195,7 @@ class _Everybody:
 
 @contextmanager
 def running(
+    session: Session,
     operation: str,
     reports: Reports,
     failed: Callable[[BaseException], Mapping[str, Document]],
@@ -160,12 +208,12 @@ def running(
     started = time.monotonic()
     error: BaseException | None = None
     with document_of_failure(failed if json else None):
-        run = Run(operation, reports, json, quiet, dry_run)
-        run.begun()
+        run = Run(session, operation, reports, json, quiet, dry_run)
         try:
+            run.begun()
             yield run
         except BaseException as problem:
             error = problem
             raise
         finally:
-            run.ended(error, time.monotonic() - started)
+            run.ended(error, run.document if error is None else failed(error), time.monotonic() - started)

@@ -104,11 +104,12 @@ def backup_all(
         server_side=repositories_server_side,
         incremental=incremental,
     )
-    with running("backup", reports, documents.failed, json=json, quiet=quiet, dry_run=dry_run) as run:
+    with running(session, "backup", reports, documents.failed, json=json, quiet=quiet, dry_run=dry_run) as run:
         if rules.given and not prune:
             raise UsageError(
                 f"{rules.given[0]} says what to prune, and is for --prune", hint="Add --prune, or leave it out."
             )
+        run.before(documents.started(None, None))
         choices = _Choices(
             only=ids(only),
             skip=ids(skip),

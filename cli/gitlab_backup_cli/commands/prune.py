@@ -73,7 +73,8 @@ def prune(
     def failed(error: BaseException) -> dict[str, Document]:
         return retention.failed(path, deleted, error)
 
-    with running("prune", reports, failed, json=json, quiet=quiet, dry_run=dry_run) as run:
+    with running(session, "prune", reports, failed, json=json, quiet=quiet, dry_run=dry_run) as run:
+        run.before({"status": "started"})
         chosen = None if incomplete and not rules.given else rules.rules(session)
         options = PruneOptions(rules=chosen, legacy=legacy, incomplete=incomplete, dry_run=dry_run)
         run.store = store = session.store()

@@ -136,7 +136,7 @@ def restore_all(
         ),
     )
     restore = _Restore(session, ask=not (yes or dry_run))
-    with running("restore", reports, restore.failed, json=json, quiet=quiet, dry_run=dry_run) as run:
+    with running(session, "restore", reports, restore.failed, json=json, quiet=quiet, dry_run=dry_run) as run:
         restore.run(backup_id, choices, run)
     raise typer.Exit(run.status)
 
@@ -182,6 +182,8 @@ class _Restore:
                 self.proposal = proposal
                 shown.close()
                 agreed = self._confirm(proposal, instance, shown, run)
+                if agreed:
+                    run.before(documents.started(proposal.backup_id, proposal.path), cancel)
                 self.session.left = "Everything was put back: the installation is as it was."
                 return agreed
 
