@@ -28,6 +28,15 @@ _ABOUT: Final = """
 _EXTENSIONS: Final = "SELECT extname, extversion FROM pg_extension ORDER BY extname"
 # Before PostgreSQL 10, to export a snapshot took a transaction id, which a standby has none of.
 _FIRST_WITH_STANDBYS: Final = 100000
+# What PgBouncer says when it has no server left, or ends a session: `disconnect_client` and `disconnect_server` in its
+# source. And what libpq says when a connection goes.
+_OF_POOLERS: Final = (
+    "timeout",
+    "pgbouncer",
+    "server closed the connection",
+    "no more connections",
+    "server conn crashed",
+)
 _PRIMARY_HINT: Final = "A standby exports snapshots since PostgreSQL 10 only. Name the primary server."
 
 
@@ -82,7 +91,9 @@ def take_snapshot(database: Database, *, pg_dump_major: int) -> Snapshot:
 
 
 def pooler_hint(snapshot: Snapshot, words: str) -> str | None:
-    """Return what to do about an error, if its words say that the snapshot is not there any more."""
+    """Return what to do about an error, if its words say that the snapshot is gone, or are those of a pooler."""
+    if snapshot.pooled and any(each in words for each in _OF_POOLERS):
+        return POOLER_HINT
     if "snapshot" not in words:
         return None
     return POOLER_HINT if snapshot.pooled else f"The session that held the snapshot has ended. {POOLER_HINT}"
