@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 pytest_plugins = ["tests.faults.plugin"]
 
 # Their assertions are to show what they compare, as those of tests do.
-pytest.register_assert_rewrite("tests.archivers.conformance", "tests.streams.codec_conformance")
+pytest.register_assert_rewrite(
+    "tests.archivers.conformance", "tests.faults.outcomes", "tests.streams.codec_conformance"
+)
 
 settings.register_profile(
     "quick", max_examples=25, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]

@@ -146,8 +146,8 @@ TABLE: Final[Mapping[str, Row]] = {
     ),
     "PgBouncer": (
         "PgBouncer in transaction mode between",
-        "fails, and is named as the cause, with the way around it",
-        "fails, and is named as the cause; the installation is as it was",
+        "succeeds; or fails, where it is named as the cause, with the way around it",
+        "succeeds",
         _NO_DATABASE,
         _NO_DATABASE,
     ),

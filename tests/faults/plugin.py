@@ -11,7 +11,7 @@ from . import matrix
 from .schedule import FULL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 _PROPERTY = "injected"
 _COUNTS = pytest.StashKey[Counter[tuple[str, str]]]()
@@ -25,8 +25,8 @@ class Injected(Protocol):
 
 
 @pytest.fixture
-def injected(request: pytest.FixtureRequest) -> Iterator[Injected]:
-    """What counts the injections of a test, which must make some."""
+def injected(request: pytest.FixtureRequest) -> Injected:
+    """Return what counts the injections of a test, which must make some."""
     counts: Counter[tuple[str, str]] = Counter()
 
     def count(fault: str, operation: str, count: int = 1) -> None:
@@ -37,8 +37,22 @@ def injected(request: pytest.FixtureRequest) -> Iterator[Injected]:
             *((_PROPERTY, (*cell, number)) for cell, number in counts.items()),
         ]
 
-    yield count
-    assert counts, "nothing was injected"
+    return count
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Have a test fail that was to inject something, and has not."""
+    report = yield
+    wanted = "injected" in getattr(item, "fixturenames", ())
+    if wanted and report.when == "call" and report.passed and not _injections(report):
+        report.outcome = "failed"
+        report.longrepr = "nothing was injected"
+    return report
+
+
+def _injections(report: pytest.TestReport) -> list[tuple[str, str, int]]:
+    return [value for name, value in report.user_properties if name == _PROPERTY]  # type: ignore[misc]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -67,10 +81,8 @@ class _Collector:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the injections of a test that has passed."""
         if report.when == "call" and report.passed:
-            for name, value in report.user_properties:
-                if name == _PROPERTY:
-                    fault, operation, count = value  # type: ignore[misc]
-                    self._counts[fault, operation] += count
+            for fault, operation, count in _injections(report):
+                self._counts[fault, operation] += count
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Write the table of a full run; one that has left out a cell has failed."""

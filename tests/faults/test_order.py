@@ -111,7 +111,7 @@ def test_a_restore(world: World, injected: Injected) -> None:
         world.made.restore(victim.instance(), only=["uploads", "lfs"], jobs=1)
     store = str(victim.backup_path)
     journal = recorder.places("rename", f"{store}/.gitlab-restore.journal")
-    made = [number for number, (call, path) in enumerate(recorder.calls) if call == "create" and store not in path]
+    made = [number for number, (call, path) in enumerate(recorder.calls) if call == "write" and store not in path]
     on_disk = next(number for number in recorder.places("fsync", store) if number > journal[0])
     assert journal[0] < on_disk < made[0]
     moved = [number for number, (call, path) in enumerate(recorder.calls) if call == "rename" and store not in path]

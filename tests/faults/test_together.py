@@ -107,7 +107,7 @@ def test_one_works_and_the_others_are_told(living: ThrowawayInstallation, inject
         operations[first]()
     shutil.rmtree(store.path)
     shutil.copytree(pristine, store.path)
-    steps = set(chosen(counting.calls, few=6, most=150, salt=f"together {first}"))
+    steps = set(chosen(counting.calls, few=6, most=40, salt=f"together {first}"))
     with using(_Meddling(meddle, steps)):
         operations[first]()
     injected("together", first, seen * 3)

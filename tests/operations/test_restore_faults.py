@@ -86,6 +86,7 @@ def _flip(backup: Backup, pattern: str) -> str:
     return str(path.relative_to(backup.path))
 
 
+@pytest.mark.injects("damage", "restore")
 @pytest.mark.parametrize(
     "pattern",
     [
@@ -113,6 +114,7 @@ def test_a_flipped_bit_changes_nothing(
     _unchanged(target, before)
 
 
+@pytest.mark.injects("damage", "restore")
 @pytest.mark.parametrize(
     "pattern", ["db/ci_database.sql.gz", "external_diffs.tar.gz", "repositories/second/**/001.bundle"]
 )
@@ -135,6 +137,7 @@ def test_an_error_in_the_second_database(
     _unchanged(target, before)
 
 
+@pytest.mark.injects("connection cut", "restore")
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_session_that_is_ended(target: ThrowawayInstallation, before: State, backup: Backup, strategy: str) -> None:
     """When the server ends our session in the middle of a load, as an administrator or the kernel may do it."""
@@ -144,6 +147,7 @@ def test_a_session_that_is_ended(target: ThrowawayInstallation, before: State, b
     _unchanged(target, before)
 
 
+@pytest.mark.injects("ENOSPC", "restore")
 def test_a_full_disk(target: ThrowawayInstallation, made: Backup) -> None:
     """Where a component does not fit, that is said before anything changes; where it was not foreseen, it is undone."""
     pages = target.directories["pages"]
@@ -209,6 +213,7 @@ def _when_loading(cluster: postgres.Cluster, act: Callable[[], None], restore: C
     return errors[0]
 
 
+@pytest.mark.injects("server restarted", "restore")
 @pytest.mark.slow
 def test_a_server_that_dies(tmp_path: Path) -> None:
     """While the server is down the old databases cannot be looked after; the next run after that does it."""
