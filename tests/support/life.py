@@ -16,6 +16,8 @@ from .repositories import Shape
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from psycopg.rows import TupleRow
+
     from .installation import ThrowawayInstallation
 
 _TABLES: Final = """
@@ -121,7 +123,7 @@ class Life:
             lost_commits=frozenset(answer.split()[0] for answer in answers if answer.endswith("missing")),
         )
 
-    def _connect(self) -> psycopg.Connection[tuple[object, ...]]:
+    def _connect(self) -> psycopg.Connection[TupleRow]:
         cluster = self.installation.cluster
         return psycopg.connect(cluster.dsn(self.installation.databases["main"], user="gitlab"), autocommit=True)
 
@@ -144,7 +146,7 @@ class Life:
             with self._beat:
                 self._beat.notify_all()
 
-    def _create(self, connection: psycopg.Connection[tuple[object, ...]], chance: random.Random) -> None:
+    def _create(self, connection: psycopg.Connection[TupleRow], chance: random.Random) -> None:
         number, component = len(self.created) + 1, chance.choice(COMPONENTS)
         path = self.path(number, component)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -153,14 +155,14 @@ class Life:
         connection.execute("INSERT INTO life_files VALUES (%s, %s)", [number, component])
         self._alive[number] = component
 
-    def _delete(self, connection: psycopg.Connection[tuple[object, ...]], chance: random.Random) -> None:
+    def _delete(self, connection: psycopg.Connection[TupleRow], chance: random.Random) -> None:
         number = chance.choice(sorted(self._alive)[:200])
         component = self._alive.pop(number)
         self.deleted.add(number)
         connection.execute("DELETE FROM life_files WHERE id = %s", [number])
         self.path(number, component).unlink()
 
-    def _commit(self, connection: psycopg.Connection[tuple[object, ...]]) -> None:
+    def _commit(self, connection: psycopg.Connection[TupleRow]) -> None:
         parent = self._git("for-each-ref", "--format=%(objectname)", "refs/heads/life").strip()
         oid = self._git("commit-tree", _EMPTY_TREE, "-m", str(self.operations), *(("-p", parent) if parent else ()))
         self._git("update-ref", "refs/heads/life", oid.strip())
