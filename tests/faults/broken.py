@@ -108,7 +108,7 @@ class Failing(Watched):
 
 def path_of(what: object) -> str:
     """Return the path of what a call is about."""
-    return os.readlink(f"/proc/self/fd/{what}") if isinstance(what, int) else os.fspath(what)  # type: ignore[call-overload,no-any-return]  # noqa: PTH115
+    return os.readlink(f"/proc/self/fd/{what}") if isinstance(what, int) else os.fspath(what)  # type: ignore[call-overload]  # noqa: PTH115
 
 
 ERRORS: Final = {name: getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EIO")}

@@ -64,10 +64,10 @@ def _script(program: str, way: str) -> str:
 def test_a_backup(source: ThrowawayInstallation, injected: Injected, fault: str, program: str) -> None:
     """The error names the program or what it was to do; there is no new backup; the next one succeeds."""
     shutil.rmtree(source.backup_path, ignore_errors=True)
-    name, _, command = program.partition(" ")
+    name = program.split(maxsplit=1)[0]
     instance = with_program(source.instance(), source.directory / "bin", name, _script(program, WAYS[fault]))
     only = ["repositories" if name == "git" else "db"]
-    with pytest.raises(BackupFailedError, match="the end is near|SIGKILL|cut short|pack|bundle"):
+    with pytest.raises(BackupFailedError, match=r"the end is near|SIGKILL|cut short|pack|bundle"):
         Backup.create(instance, only=only)
     assert [] == entries(source.backup_path)
     injected(fault, "backup")
