@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -166,6 +166,27 @@ def unreadable(path: Path) -> Iterator[None]:
     """Have the kernel answer EIO to whoever reads a file: the memory of a process has nothing at address 0."""
     with mounted(path, "--bind", f"/proc/{os.getpid()}/mem"):
         yield
+
+
+def _fill(path: Path) -> None:
+    """Write until the kernel says that there is no space."""
+    with path.open("wb", 0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+
+
+def test_pruning_makes_room_on_a_full_disk(tmp_path: Path, injected: Injected) -> None:
+    """Where not one byte can be written, not even who holds the lock, backups can still be deleted."""
+    ids = [id_at(1_714_053_314 + number * 86_400) for number in range(3)]
+    place = tmp_path / "small"
+    place.mkdir()
+    with mounted(place, "-t", "tmpfs", "-o", "size=512k,mode=0700", "none"):
+        for name in ids:
+            make_backup(place, name)
+        _fill(place / "rest")
+        done = prune(BackupStore(place), PruneOptions(rules=Rules(keep_last=1)))
+        assert (ids[:2], ids[2:]) == ([each.name for each in done.deleted], list(BackupStore(place).ids()))
+    injected("ENOSPC", "prune")
 
 
 def test_read_only(world: World, tmp_path: Path, injected: Injected) -> None:
