@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from .backup_id import BackupId
 from .errors import BackupNotFoundError, LockedError, MetadataError, RefusedError, StoreError
@@ -22,7 +22,7 @@ from .metadata import Metadata
 from .streams.files import FileSink, publish, remove_durably, remove_tree, sync_directory, sync_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 LOCK_NAME = ".gitlab-backup.lock"
 LATEST = "latest"
@@ -35,6 +35,8 @@ _LEGACY = re.compile(
     r"([0-9]{10})(?:_[0-9]{4}_[0-9]{2}_[0-9]{2}(?:_[0-9]+\.[0-9]+\.[0-9]+[0-9A-Za-z.+~-]*)?)?_gitlab_backup\.tar"
 )
 """A backup of the Rake task, as the task itself knows those that it prunes: other names are of `BACKUP=name`."""
+_LARGEST = 1 << 16
+"""Bytes of what a lock is told."""
 _PATIENCE = 50
 _MOMENT = 0.1
 """Seconds between two looks at a lock whose holder is dead."""
@@ -103,10 +105,11 @@ class BackupStore:
             raise RefusedError(f"others can write to the backup path {self.path} (mode {mode:04o})", hint=hint)
 
     @contextmanager
-    def lock(self, operation: str) -> Iterator[None]:
+    def lock(self, operation: str) -> Iterator[Lock]:
         """Hold the store for an operation that changes it, or the instance. Makes the directory (0700) if need be.
 
-        Raises `LockedError`, which names the holder, and `StoreError` where the path cannot be used.
+        Others see by `running` what the lock is told. Raises `LockedError`, which names the holder, and `StoreError`
+        where the path cannot be used.
         """
         self._make()
         try:
@@ -118,11 +121,10 @@ class BackupStore:
                 raise self._locked(_holder(descriptor))
             holder = {"operation": operation, "pid": os.getpid(), "since": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
             os.ftruncate(descriptor, 0)
-            # Who holds it is only told to others. On a full disk, pruning must be possible all the same.
-            with suppress(OSError):
-                os.pwrite(descriptor, json.dumps(holder).encode() + b"\n", 0)
+            lock = Lock(descriptor, holder)
+            lock.tell({})
             try:
-                yield
+                yield lock
             finally:
                 os.ftruncate(descriptor, 0)
         finally:
@@ -131,6 +133,8 @@ class BackupStore:
     def running(self) -> dict[str, object] | None:
         """Return what the running operation says of itself (`operation`, `pid`, `since`); None where none runs.
 
+        `progress` is there too where the operation has told how far it is, see `operations.progress`.
+
         The lock is not touched, so nobody is disturbed. What runs on another machine is not seen.
         """
         try:
@@ -138,7 +142,13 @@ class BackupStore:
         except OSError:
             return None
         try:
+            # While it is written, it may be read in parts.
             holder = _holder(descriptor)
+            for _ in range(_PATIENCE):
+                if holder or os.fstat(descriptor).st_size == 0:
+                    break
+                time.sleep(_MOMENT / 10)
+                holder = _holder(descriptor)
         finally:
             os.close(descriptor)
         return holder if holder and _lives(holder["pid"]) else None
@@ -284,6 +294,29 @@ class BackupStore:
         )
 
 
+@define
+class Lock:
+    """A lock that is held. What it is told can be read by others, and dies with it."""
+
+    _descriptor: int
+    _holder: dict[str, object]
+    _size: int = 4095
+    """Bytes of what it was told, but for the end of the line: a block, so that the file seldom grows."""
+
+    def tell(self, progress: Mapping[str, object]) -> None:
+        """Tell others how far the operation is.
+
+        One write in place, as long as the longest before, so that a reader finds one document. Nothing depends on it:
+        on a full disk, pruning must be possible all the same, so that failures are of no account.
+        """
+        told = {"progress": dict(progress)} if progress else {}
+        data = json.dumps({**self._holder, **told}).encode().ljust(self._size) + b"\n"
+        if len(data) <= _LARGEST:
+            with suppress(OSError):
+                os.pwrite(self._descriptor, data, 0)
+                self._size = len(data) - 1
+
+
 @frozen
 class Staging:
     """A backup that grows, hidden, beside the place where it will be published."""
@@ -325,8 +358,9 @@ def _flock(descriptor: int) -> bool:
 def _holder(descriptor: int) -> dict[str, object]:
     """Return what the holder of a lock says of itself; nothing where it has not said it yet."""
     try:
-        holder = json.loads(os.pread(descriptor, 4096, 0))
-        return {key: holder[key] for key in ("operation", "pid", "since")}
+        holder = json.loads(os.pread(descriptor, _LARGEST, 0))
+        told = {"progress": holder["progress"]} if "progress" in holder else {}
+        return {key: holder[key] for key in ("operation", "pid", "since")} | told
     except (ValueError, KeyError, TypeError):
         return {}
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .commands import backup, check, config, listing, prune, restore, verification, version
+from .commands import backup, check, config, listing, prune, restore, status, verification, version
 from .session import on_installation
 
 _EPILOG = """\b
@@ -64,6 +64,7 @@ _backup.command("all")(on_installation(backup.backup_all))
 _restore.command("all")(on_installation(restore.restore_all))
 app.command("list")(on_installation(listing.list_backups))
 app.command("show")(on_installation(listing.show))
+app.command("status")(on_installation(status.status))
 app.command("verify")(on_installation(verification.verify))
 app.command("check")(on_installation(check.check))
 app.command("prune")(on_installation(prune.prune))

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from attrs import define, field
 
 from gitlab_backup.errors import ExitStatus, GitLabBackupError, ProgramError, RefusedError
+from gitlab_backup.operations.progress import Progress
 
 from . import metrics
 from .boundary import document_of_failure, explain
 from .display import display
+from .display.progress import progress
 from .hooks import Moment
 from .metrics import Figures
+from .notify import notify
 from .output import complain, write, write_json
 from .text import duration, escape
 
@@ -55,6 +59,7 @@ class Run:
     _log: Log = field(init=False)
     _figures: Figures = field(init=False)
     _hooks: Hooks | None = None
+    _progress: Progress = field(init=False)
     document: Mapping[str, Document] = field(factory=dict)
     """Of the result."""
 
@@ -62,6 +67,7 @@ class Run:
         screen = None if self.quiet else sys.stderr if self.json else sys.stdout
         self._log = self.reports.log(self.operation, screen, self.warn)
         self._figures = Figures(self.operation)
+        self._progress = Progress(lambda record: notify(progress(self.operation, record)))
 
     @contextmanager
     def display(self) -> Iterator[Display]:
@@ -74,6 +80,7 @@ class Run:
         """Tell an event to all but the screen."""
         self._log.event(event)
         self._figures(event)
+        self._progress(event)
 
     def say(self, text: str) -> None:
         """Log a line that is on the screen, and is not an event."""
@@ -103,8 +110,14 @@ class Run:
     def begun(self) -> None:
         """Tell that it begins. Raises what `Reports.hooks` raises: a hook that cannot be run later is told now."""
         self._log.record(logging.INFO, f"{self.operation}: started", {"event": "run_started"})
+        self.session.signals.asked = self._answer
         if not self.dry_run:
             self._hooks = self.reports.hooks(self.operation)
+
+    def _answer(self) -> None:
+        # Not by way of `sys.stderr`: the signal may have come in the middle of a line to it.
+        with suppress(OSError):
+            os.write(2, progress(self.operation, self._progress.record()).encode(errors="backslashreplace") + b"\n")
 
     def before(self, document: Mapping[str, Document], cancel: Cancellation | None = None) -> None:
         """Run the hook that comes before. Raises `RefusedError` where it fails."""
@@ -143,6 +156,7 @@ class Run:
         }
         level = _LEVELS.get(ExitStatus(status), logging.ERROR)
         self._log.record(level, escape(f"{self.operation}: {text}"), fields)
+        notify(escape(f"{self.operation}: {text}"))
         self._log.close()
 
     def _hook(self, moment: Moment, document: Mapping[str, Document], cancel: Cancellation) -> None:

@@ -1,4 +1,7 @@
-"""SIGINT, SIGTERM and SIGHUP end the command in order: what runs is cancelled, what waits is left."""
+"""SIGINT, SIGTERM and SIGHUP end the command in order: what runs is cancelled, what waits is left.
+
+SIGUSR1 asks how far it is.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from gitlab_backup.errors import ExitStatus
 from gitlab_backup.streams.cancel import Cancellation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import FrameType, TracebackType
 
 _STATUS = {
@@ -35,6 +38,8 @@ class Signals:
     def __init__(self) -> None:
         self.status: ExitStatus | None = None
         """What the first signal means; None as long as there was none."""
+        self.asked: Callable[[], None] = lambda: None
+        """What is done on SIGUSR1, between any two steps of the main thread."""
         self._operation: Cancellation | None = None
         self._waiting = False
         self._before: dict[int, object] = {}
@@ -44,6 +49,7 @@ class Signals:
             # What was started with a signal ignored (`nohup`, a job in the background) keeps ignoring it.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._handle)
+        self._before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, lambda _number, _frame: self.asked())
         return self
 
     def __exit__(

@@ -33,6 +33,7 @@ from ..streams.files import FileSink, remove_tree
 from ..version import __version__
 from .base import with_base
 from .journal import recover
+from .progress import Progress
 from .run import Tally, Telling, default_jobs, run_all
 
 if TYPE_CHECKING:
@@ -161,7 +162,8 @@ def create(
         store.check_private(instance.system_user)
     tell = Telling(observer)
     cancel = cancel or Cancellation()
-    with store.lock("backup"):
+    with store.lock("backup") as lock:
+        tell.also(Progress(lock.tell))
         recover(store, instance, tell)
         for name in store.remove_dead_staging():
             tell(Noticed(f"removed {name}, which an interrupted run has left"))

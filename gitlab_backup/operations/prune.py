@@ -23,6 +23,7 @@ from ..metadata import Metadata
 from ..retention import Reason, Rules, decide
 from ..streams.cancel import Cancellation
 from .journal import JOURNAL_NAME
+from .progress import Progress
 from .run import Telling
 
 if TYPE_CHECKING:
@@ -127,7 +128,8 @@ def prune(
     cancel, tell = cancel or Cancellation(), Telling(observer)
     if options.dry_run or not os.path.lexists(store.path):  # the lock would make the directory
         return _plan(store, options, now or datetime.now(UTC), cancel)
-    with store.lock("prune"):
+    with store.lock("prune") as lock:
+        tell.also(Progress(lock.tell))
         _refuse_to_interfere(store)
         check = cancel.check
         remains = store.remove_dead_staging(check=check) if options.incomplete else store.remove_remains(check=check)

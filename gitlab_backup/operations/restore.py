@@ -24,6 +24,7 @@ from ..streams.files import free_bytes
 from .advice import about_secrets, next_steps, same_secrets
 from .contents import Contents, Documents
 from .journal import JOURNAL_NAME, Entry, Journal, Phase, Step, finish, recover, restore_job, settle
+from .progress import Progress
 from .run import Tally, Telling, default_jobs, run_all
 from .verify import components_of, record_of, verify
 
@@ -144,7 +145,8 @@ def restore(
         for each in stores:
             if not choice.insecure_store:
                 each.check_private(instance.system_user)
-            stack.enter_context(each.lock("restore"))
+            lock = stack.enter_context(each.lock("restore"))
+            tell.also(Progress(lock.tell))
         recover(store, instance, tell)
         run = _check(path, instance, choice, tell, cancel)
         if choice.dry_run:

@@ -33,13 +33,18 @@ class Telling:
     """Hands events to the observer, one at a time."""
 
     def __init__(self, observer: Observer) -> None:
-        self._observer = observer
+        self._observers = [observer]
         self._lock = threading.Lock()
+
+    def also(self, observer: Observer) -> None:
+        """From now on, hand events to another one as well."""
+        self._observers.append(observer)
 
     def __call__(self, event: Event) -> None:
         """Hand one on."""
         with self._lock:
-            self._observer(event)
+            for observer in self._observers:
+                observer(event)
 
 
 @define

@@ -13,7 +13,7 @@ from gitlab_backup.version import __version__
 if TYPE_CHECKING:
     from .program import Program
 
-COMMANDS = ("backup all", "restore all", "list", "show", "verify", "check", "config show", "version")
+COMMANDS = ("backup all", "restore all", "list", "status", "show", "verify", "check", "config show", "version")
 INSTALLATION = ("--context", "--gitlab-path", "--gitlab-config", "--database-config", "--backup-path")
 
 
