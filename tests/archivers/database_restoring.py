@@ -118,6 +118,7 @@ def restoring(
     *databases: Database,
     details: dict[str, JSON] | None = None,
     cancel: Cancellation | None = None,
+    jobs: int = 2,
     **options: object,
 ) -> Restoring:
     """Make a restore of these dumps, by the names of their databases, into these databases."""
@@ -144,7 +145,7 @@ def restoring(
         backup_id="1_2024_04_25_17.0.0",
         details={"databases": details} if details else None,
         options=RestoreOptions(**options),  # type: ignore[arg-type]
-        jobs=1,
+        jobs=jobs,
         cancel=cancel or Cancellation(),
         open_file=lambda name: (root / name).open("rb"),
         open_stream=lambda name: (root / name).open("rb"),

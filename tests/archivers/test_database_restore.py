@@ -277,6 +277,7 @@ def test_a_restricted_role_gets_a_transaction(cluster: Cluster, database: str, o
         restoring(tmp_path, {"main": dump}, main, database_strategy="swap").plan()
     run.stage()
     run.swap()
+    run.finish()
     assert before == state(cluster, database)
 
 

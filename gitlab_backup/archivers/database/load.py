@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from attrs import define, field, frozen
@@ -129,10 +130,14 @@ class Loader(DumpFrame):
     cancel: Cancellation
     rows_loaded: dict[str, int] = field(factory=dict)
     """How many rows the server says it took, by table."""
-    _copying: _Copy | None = None
+    copying: Copy | None = None
+    reader: DumpReader = field(init=False)
 
     def __attrs_pre_init__(self) -> None:
         super().__init__()
+
+    def __attrs_post_init__(self) -> None:
+        self.reader = DumpReader(self)
 
     def load(self, dump: BinaryIO, *, most: int, progress: Callable[[int, int], None]) -> None:
         """Run all of `dump`, if it has not more than `most` bytes. The transaction, if any, is left open.
@@ -140,7 +145,7 @@ class Loader(DumpFrame):
         Raises `ComponentError` with the statement, its line and its byte where the server refuses one, and
         `CorruptStreamError` where the dump is not whole or not plain SQL.
         """
-        reader = DumpReader(self)
+        reader = self.reader
         try:
             with self.cancel.calling(self._interrupt):
                 while piece := dump.read(_PIECE):
@@ -149,9 +154,10 @@ class Loader(DumpFrame):
                     reader.feed(piece)
                     progress(0, len(piece))
                 self._check_end(reader)
+                self.finish()
         except BaseException:
-            if self._copying is not None:
-                self._copying.abandon()
+            if self.copying is not None:
+                self.copying.abandon()
             # What the server says of a request to stop is not what went wrong.
             self.cancel.check()
             raise
@@ -178,15 +184,20 @@ class Loader(DumpFrame):
             raise self._hostile(objection, line, number, offset)
 
     def statement(self, statement: Statement) -> None:
-        """Run a statement, unless it is one that is not to be run."""
+        """Take a statement."""
         self.cancel.check()
         self.closed = False
         text = statement.text
         if objection := objection_to(statement):
             raise self._hostile(objection, text, statement.line, statement.offset)
         if statement.copies_into is not None:
-            self._copying = _Copy(self, statement)
-            return
+            self.begin_rows(statement)
+        else:
+            self.command(statement)
+
+    def command(self, statement: Statement) -> None:
+        """Run a statement that no rows follow, unless it is one that is not to be run."""
+        text = statement.text
         if text in FRAMES:
             if self.connection.autocommit:
                 self.run(statement)
@@ -197,21 +208,35 @@ class Loader(DumpFrame):
         elif exception.sqlstates:
             self._run_forgiving(statement, exception)
 
+    def begin_rows(self, statement: Statement) -> None:
+        """Begin a COPY statement."""
+        self.copying = Copy(self, statement, self.connection)
+
     def take(self, data: bytes) -> None:
         """Hand rows to the COPY statement before them."""
-        if self._copying is not None:
-            self._copying.write(data)
+        if self.copying is not None:
+            self.copying.write(data)
 
     def end_of_rows(self) -> None:
         """Complete the COPY statement."""
-        if self._copying is not None:
-            copying, self._copying = self._copying, None
-            table = copying.statement.copies_into or ""
-            self.rows_loaded[table] = self.rows_loaded.get(table, 0) + copying.finish()
+        if self.copying is not None:
+            copying, self.copying = self.copying, None
+            self.count_rows(copying.statement, copying.finish())
+
+    def count_rows(self, statement: Statement, rows: int) -> None:
+        """Take note of the rows that the server took."""
+        table = statement.copies_into or ""
+        self.rows_loaded[table] = self.rows_loaded.get(table, 0) + rows
+
+    def finish(self) -> None:
+        """Do what is left to do at the end of the dump."""
 
     @contextmanager
-    def telling(self, statement: Statement) -> Iterator[None]:
-        """Turn an error of the server into the one that says which statement it refused."""
+    def telling(self, statement: Statement, before: int = 0) -> Iterator[None]:
+        """Turn an error of the server into the one that says which statement it refused.
+
+        Of its rows, so many have been loaded before, by other means.
+        """
         import psycopg
 
         try:
@@ -219,7 +244,7 @@ class Loader(DumpFrame):
         except psycopg.Error as error:
             hint = "Nothing of this dump was restored. Look at the statement, and at the server's log."
             row = _COPY_LINE.search(error.diag.context or "") if statement.copies_into else None
-            at = f", row {row[1]} of it" if row else ""
+            at = f", row {before + int(row[1])} of it" if row else ""
             # Not "from error": what psycopg shows has the values of the row in it.
             raise ComponentError(
                 f"{where(self.database)}: {self.name}, line {statement.line} (byte {statement.offset}): "
@@ -282,25 +307,27 @@ class Loader(DumpFrame):
         )
 
 
-class _Copy:
+class Copy:
     """A COPY statement while its rows come."""
 
-    def __init__(self, loader: Loader, statement: Statement) -> None:
+    def __init__(
+        self, loader: Loader, statement: Statement, connection: psycopg.Connection[TupleRow], before: int = 0
+    ) -> None:
         self.statement = statement
-        self._loader = loader
-        self._cursor = loader.connection.cursor()
+        self._telling = partial(loader.telling, statement, before)
+        self._cursor = connection.cursor()
         self._context = self._cursor.copy(statement.text)
-        with loader.telling(statement):
+        with self._telling():
             self._copy = self._context.__enter__()
 
     def write(self, data: bytes) -> None:
         """Send rows."""
-        with self._loader.telling(self.statement):
+        with self._telling():
             self._copy.write(data)
 
     def finish(self) -> int:
         """End the rows, and return how many the server took."""
-        with self._loader.telling(self.statement):
+        with self._telling():
             self._context.__exit__(None, None, None)
         return self._cursor.rowcount
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 from attrs import evolve, frozen
@@ -22,7 +23,9 @@ from . import server
 from .checks import STRATEGIES, SWAP, check, choose_strategy, details_of
 from .emptying import empty
 from .load import Loader
+from .parallel import PIECE, ParallelLoader
 from .properties import copy_properties, create_like
+from .sessions import Sessions
 from .verify import dumps_by_name
 
 if TYPE_CHECKING:
@@ -33,7 +36,10 @@ if TYPE_CHECKING:
 
     from ...instance import Database
     from ..base import JSON, RestoreJob
+    from .sessions import Session
 
+_MOST_SESSIONS: Final = 16
+"""Sessions that load one database: each has some rows in memory."""
 _NAME_LENGTH: Final = 63
 """Bytes of a name in PostgreSQL (NAMEDATALEN - 1)."""
 
@@ -199,12 +205,17 @@ class DatabaseRestore:
                 server.create(connection, target.new, mark=target.new)
         # Each statement commits by itself: one transaction would need a lock for each of ten thousand relations.
         # Nothing is lost if the server crashes: then the restore starts from nothing again.
-        with connect(evolve(database, dbname=target.new), autocommit=True) as connection:
+        new = evolve(database, dbname=target.new)
+        with connect(new, autocommit=True) as connection:
             with server.speaking(database, "cannot be set up"):
-                connection.execute("SET synchronous_commit = off")
+                server.hasten(connection, job.jobs)
                 for name, schema in extensions:
                     server.create_extension(connection, name, schema)
-            self._load(job, target, connection)
+            if job.jobs > 1:
+                with _sessions(job, new) as sessions:
+                    self._load(job, target, connection, sessions)
+            else:
+                self._load(job, target, connection)
             with server.speaking(database, "cannot be made durable"):
                 _flush(connection)
         if target.existed:
@@ -227,9 +238,16 @@ class DatabaseRestore:
             self._open[target.database.name] = connection
             stack.pop_all()
 
-    def _load(self, job: RestoreJob, target: Target, connection: psycopg.Connection[TupleRow]) -> None:
+    def _load(
+        self,
+        job: RestoreJob,
+        target: Target,
+        connection: psycopg.Connection[TupleRow],
+        sessions: Sessions | None = None,
+    ) -> None:
         database = target.database
-        loader = Loader(database, connection, target.file, job.warn, job.cancel)
+        to = (database, connection, target.file, job.warn, job.cancel)
+        loader = Loader(*to) if sessions is None else ParallelLoader(*to, sessions=sessions)
         with job.open_stream(target.file) as dump:
             loader.load(dump, most=self._most(job, target), progress=job.progress)
         expected = details_of(job, database.name).get("rows")
@@ -239,25 +257,64 @@ class DatabaseRestore:
                     f"{where(database)}: {table} has {loader.rows_loaded.get(table, 0)} rows after loading,"
                     f" {rows} at the time of the backup"
                 )
-        self._analyze(job, database, connection)
+        self._analyze(job, database, connection, sessions)
 
     def _most(self, job: RestoreJob, target: Target) -> int:
         """Return how many bytes the dump may have, so that it cannot fill the server's disk."""
         recorded = details_of(job, target.database.name).get("dump_bytes")
         return recorded if isinstance(recorded, int) else plausible_size((job.root / target.file).stat().st_size)
 
-    def _analyze(self, job: RestoreJob, database: Database, connection: psycopg.Connection[TupleRow]) -> None:
+    def _analyze(
+        self,
+        job: RestoreJob,
+        database: Database,
+        connection: psycopg.Connection[TupleRow],
+        sessions: Sessions | None,
+    ) -> None:
         """Give the planner its statistics. Without them a database is slow, but whole."""
+
+        def run(statement: bytes, session: Session) -> None:
+            with server.speaking(database, "cannot be analyzed"):
+                session.connection.execute(statement)
+
         try:
             # In a savepoint, where a transaction is open.
             inside = nullcontext() if connection.autocommit else connection.transaction()
             with server.speaking(database, "cannot be analyzed"), job.cancel.calling(_interrupting(connection)), inside:
-                server.analyze(connection)
+                for statement in server.analyses(connection):
+                    if sessions is None:
+                        connection.execute(statement)
+                    else:
+                        sessions.submit(partial(run, statement))
+                if sessions is not None:
+                    sessions.wait()
         except DatabaseError as error:
             job.cancel.check()
             if connection.closed:
                 raise
             job.warn(f"{error.message}; autovacuum will do that")
+
+
+@contextmanager
+def _sessions(job: RestoreJob, database: Database) -> Iterator[Sessions]:
+    """Open as many further sessions as the server allows, and things may be done at once."""
+    wanted = min(job.jobs, _MOST_SESSIONS)
+    connections = [connect(database, autocommit=True)]
+    with suppress(DatabaseError):  # a few do, too
+        for _ in range(1, wanted):
+            connections.append(connect(database, autocommit=True))  # noqa: PERF401 - what is open has to be known
+    try:
+        with server.speaking(database, "cannot be set up"):
+            for connection in connections:
+                server.hasten(connection, len(connections))
+        with (
+            Sessions(connections, room=2 * wanted * PIECE) as sessions,
+            job.cancel.calling(sessions.failures.cancel.request),
+        ):
+            yield sessions
+    finally:
+        for connection in connections:
+            connection.close()
 
 
 def _interrupting(connection: psycopg.Connection[TupleRow]) -> Callable[[], None]:

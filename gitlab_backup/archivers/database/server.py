@@ -48,6 +48,14 @@ _ANALYZED: Final = """
     SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p', 'm') AND NOT c.relispartition AND pg_has_role(c.relowner, 'USAGE')
       AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'
+    ORDER BY pg_table_size(c.oid) DESC
+"""
+# The server is its administrator's: an eighth of the memory that it has for its cache is not much. Each index that is
+# being made takes as much as this setting says.
+_MAINTENANCE_MEMORY: Final = """
+    SELECT set_config('maintenance_work_mem', greatest(
+        pg_size_bytes(current_setting('maintenance_work_mem')),
+        least(pg_size_bytes(current_setting('shared_buffers')) / (2 * %s), 1 << 30)) / 1024 || 'kB', false)
 """
 # Not those that this role may not end: the server would refuse the whole statement.
 _TERMINATE: Final = """
@@ -257,15 +265,19 @@ def drop_mark(connection: psycopg.Connection[TupleRow], mark: str) -> None:
         connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(schema, mark)))
 
 
-def analyze(connection: psycopg.Connection[TupleRow]) -> None:
-    """Gather statistics on all tables of this role.
+def analyses(connection: psycopg.Connection[TupleRow]) -> list[bytes]:
+    """Return the statements that gather statistics on all tables of this role, the largest first.
 
     Not on the catalogs: the locks on those that all databases share would stay until the end of a transaction, and
     keep that of another database waiting for ever.
     """
-    tables = [name for (name,) in connection.execute(_ANALYZED).fetchall()]
-    if tables:
-        connection.execute(f"ANALYZE {', '.join(tables)}".encode())
+    return [f"ANALYZE {name}".encode() for (name,) in connection.execute(_ANALYZED).fetchall()]
+
+
+def hasten(connection: psycopg.Connection[TupleRow], sessions: int) -> None:
+    """Set up one of so many sessions that load a database which nobody needs if the server crashes."""
+    connection.execute("SET synchronous_commit = off")
+    connection.execute(_MAINTENANCE_MEMORY, [sessions])
 
 
 def drop(database: Database, connection: psycopg.Connection[TupleRow], dbname: str) -> None:

@@ -28,10 +28,11 @@ _TOKEN: Final = re.compile(
 _ESCAPED: Final = re.compile(rb"''|\\.|'")
 _END_OF_COMMENT: Final = b"*/"
 _COMMENT: Final = re.compile(rb"/\*|\*/")
-_NAME: Final = rb'(?:"(?:[^"]|"")+"|[A-Za-z_\x80-\xff][\w$\x80-\xff]*)'
+NAME: Final = rb'(?:"(?:[^"]|"")+"|[A-Za-z_\x80-\xff][\w$\x80-\xff]*)'
+"""A name, quoted or not, as a pattern."""
 # Exactly as pg_dump writes it. "FROM stdin" can also end a COPY from a program: … WHERE a IS DISTINCT FROM stdin.
 _COPY: Final = re.compile(
-    rb"COPY (" + _NAME + rb"(?:\." + _NAME + rb")?) +(?:\(" + _NAME + rb"(?:, " + _NAME + rb")*\) +)?FROM stdin\Z"
+    rb"COPY (" + NAME + rb"(?:\." + NAME + rb")?) +(?:\(" + NAME + rb"(?:, " + NAME + rb")*\) +)?FROM stdin\Z"
 )
 # The body of an SQL-standard function holds semicolons: psql counts BEGIN, CASE and END only in these
 # statements (PostgreSQL, `src/fe_utils/psqlscan.l`, begin_depth).
