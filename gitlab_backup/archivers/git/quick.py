@@ -1,8 +1,9 @@
-"""The refs of a repository, read without git: to find out quickly that nothing has changed.
+"""The refs of a repository, read without git: to save a process for each of many repositories.
 
 Only the plain case is read: what is in `packed-refs`, and files below `refs/` on top of it (gitrepository-layout(5),
 and git's `refs/files-backend.c`). Whatever else there is, git is asked. Unlike git, this does not look whether the
-objects are there, so what it returns is only good to be compared with a list that git has made before.
+objects are there, so what it returns is only good to be compared with a list that git has made before, or where
+something reads the objects after it, and fails without them.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import re
 import stat
@@ -15,8 +16,9 @@ from attrs import define, field, frozen
 from ...errors import ComponentError, CorruptStreamError, StreamError
 from ...streams.process import capture, run
 from ...streams.sink import CountingSink
-from .layout import OBJECT_FORMATS, parse_ref, shown
+from .layout import OBJECT_FORMATS, parse_ref, read_refs, shown
 from .lines import Lines
+from .quick import quick_refs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,6 +33,7 @@ _IN_MEMORY: Final = 1 << 20
 """Bytes of a list of refs that are kept in memory; a longer one goes to a file that has no name."""
 _LONGEST_HEAD: Final = 4096
 _PIECE: Final = 1 << 16
+_FORMATS: Final = {length: name for name, length in OBJECT_FORMATS.items()}
 _HEAD_BRANCH: Final = re.compile(rb"ref:[ \t]*(refs/[^\n]*?)[ \t\r\n]*\Z")
 
 
@@ -156,6 +159,32 @@ class LocalRepository:
             )
         return True
 
+    def refs_without_git(self) -> Refs | None:
+        """Read all refs and HEAD where that needs no git; return None where it does.
+
+        Unlike git, this does not leave out refs to objects that are not there: whatever then reads the objects fails.
+        """
+        quick = quick_refs(str(self.path))
+        if quick is None:
+            return None
+        lines = Lines(io.BytesIO(quick.text))
+        oid = head_oid = None
+        try:
+            for oid, name in read_refs(lines):
+                if name == b"HEAD":
+                    head_oid = oid
+        except CorruptStreamError:
+            return None
+        text = quick.text if head_oid is None else quick.text[quick.text.index(b"\n") + 1 :]
+        return Refs(
+            head=Head(quick.head, None),
+            spool=io.BytesIO(text),
+            head_oid=head_oid,
+            object_format=None if oid is None else _FORMATS[len(oid)],
+            count=lines.number - (head_oid is not None),
+            digest=hashlib.sha256(text).digest(),
+        )
+
     def refs(self) -> Refs:
         """Read all refs, by one run of git, and HEAD, which is a file with one line (gitrepository-layout(5))."""
         spooled = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=str(self.spool_directory))  # noqa: SIM115 - Refs closes it
@@ -198,6 +227,20 @@ class LocalRepository:
             raise
         return Known(spool)
 
+    def reachable(self, refs: Refs) -> int:
+        """Return how many objects `refs` lead to, with those that they name, by one run of git.
+
+        It fails where one of them is not there, and where one that leads to others cannot be read. Like `write_pack`
+        it believes the bitmaps of housekeeping.
+        """
+        command = self.git.on(
+            self.path, self.account, "rev-list", "--objects", "--count", "--use-bitmap-index", "--stdin"
+        )
+        _, output = capture(command, stdin=refs.oids(), cancel=self.cancel, limit=_PIECE)
+        if not output.strip().isdigit():
+            raise ComponentError(f"has objects of which git does not say how many they are: {shown(output)}")
+        return int(output)
+
     def write_pack(self, refs: Refs, sink: Sink, count: Callable[[int], None], *, without: Known | None = None) -> None:
         """Write a pack of everything that `refs` reach into `sink`, which is not finished.
 
@@ -227,8 +270,7 @@ class LocalRepository:
         if refs.head.oid is not None:
             refs.head_oid = refs.head.oid
         if oid is not None:
-            lengths = {length: name for name, length in OBJECT_FORMATS.items()}
-            refs.object_format = lengths[len(oid)]
+            refs.object_format = _FORMATS[len(oid)]
 
     def _head(self) -> Head:
         path = self.path / "HEAD"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager, suppress
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
 
 from ...errors import ProgramError
+from ...streams.sink import CountingSink
 from .bundle import opening
 from .hooks import write_hooks
 from .layout import RepositoryManifest, Step, latest_path, manifest_path
+from .sole_pack import sole_pack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,27 +127,45 @@ class Writing:
     def _refs_with_objects(self, step: Step) -> Refs:
         """Write the bundle of one list of refs, and return that list."""
         failed: list[bytes] = []
+        plain = self.local.refs_without_git()
         while True:
-            refs = self.local.refs()
+            refs = plain or self.local.refs()
             try:
-                if refs.object_format is None:
-                    return refs
-                with self.files.attempt(step.bundle_path) as sink:
-                    sink.write(opening(refs.object_format))
-                    self.put(sink, refs.lines(head_first=False))
-                    sink.write(b"\n")
-                    self.local.write_pack(refs, sink, self.job.read)
+                if refs.object_format is not None and not (plain and self._copied(step, refs)):
+                    with self._begun(step, refs) as sink:
+                        self.local.write_pack(refs, sink, self.job.read)
             except ProgramError:
                 refs.close()
                 # What fails twice with the same refs will fail again.
                 if refs.digest in failed or len(failed) + 1 >= _TRIES:
                     raise
                 failed.append(refs.digest)
+                plain = None
             except BaseException:
                 refs.close()
                 raise
             else:
                 return refs
+
+    def _copied(self, step: Step, refs: Refs) -> bool:
+        """Write a bundle with the pack that the repository has, if that has what `refs` lead to, and nothing else."""
+        with sole_pack(str(self.local.path)) as pack:
+            if pack is None or self.local.reachable(refs) != pack.objects:
+                return False
+            # What cannot be read now may be read by git, from where housekeeping has put it.
+            with suppress(OSError), self._begun(step, refs) as sink:
+                pack.copy(CountingSink(sink, self.job.read), refs.object_format or "")
+                return True
+        return False
+
+    @contextmanager
+    def _begun(self, step: Step, refs: Refs) -> Iterator[Sink]:
+        """Create the bundle and write its header. It goes away when the block fails."""
+        with self.files.attempt(step.bundle_path) as sink:
+            sink.write(opening(refs.object_format or ""))
+            self.put(sink, refs.lines(head_first=False))
+            sink.write(b"\n")
+            yield sink
 
 
 class _Held:
