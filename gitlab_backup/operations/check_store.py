@@ -246,7 +246,7 @@ def backups(place: Place) -> Iterator[Finding]:
 def _later(place: Place) -> Iterator[Finding]:
     """Name what was made after the newest complete backup, and is none. What was meant to be partial is no flaw."""
     for backup_id in place.ids:
-        if backup_id.created_at > place.now or (place.newest and backup_id <= place.newest.backup_id):
+        if place.newest is not None and backup_id <= place.newest.backup_id:
             continue
         flaw = why_not_whole(place.store.path / str(backup_id))
         if flaw is not None and flaw[0] is Kind.INCOMPLETE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import time
@@ -123,6 +124,24 @@ def test_plugin_without_an_installation(bare: Program) -> None:
     result = bare("check", "--nagios")
     assert 2 == result.status
     assert re.fullmatch(r"CRITICAL - 1 problem: configuration: [^\n|]+ \| problems=1 warnings=0\n", result.out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "out"),
+    [((), 143, ""), (("--nagios",), 3, "UNKNOWN - terminated\n")],
+    ids=["lines", "plugin"],
+)
+def test_terminated(reader: Program, tmp_path: Path, arguments: tuple[str, ...], status: int, out: str) -> None:
+    """A signal ends the check, and the program that it runs. A plugin has its line all the same: it took too long."""
+    os.mkfifo(tmp_path / "started")
+    script = tmp_path / "pg_dump"
+    script.write_text(f"#!/bin/sh\necho > {tmp_path}/started\nexec tail -f /dev/null\n")
+    script.chmod(0o755)
+    slow = reader.having(PATH=f"{tmp_path}:{reader.environment['PATH']}")
+    with slow.start("check", "--backup-path", tmp_path, *arguments) as process:
+        (tmp_path / "started").read_text()
+        process.terminate()
+        assert (out, status) == (process.communicate()[0], process.returncode)
 
 
 def test_a_name_cannot_forge_the_line() -> None:

@@ -279,7 +279,7 @@ def test_a_store_that_is_no_directory(tmp_path: Path) -> None:
     only(look(link / "below"), "backup_path", Level.PROBLEM)
 
 
-@pytest.mark.parametrize("mode", [0o000, 0o500, 0o300])
+@pytest.mark.parametrize("mode", [0o000, 0o555, 0o733])
 def test_a_store_that_cannot_be_used(mode: int) -> None:
     """Not to be listed, or not to be written to: a problem, said once, and no crash."""
     with closed_directory(mode) as directory:
@@ -318,18 +318,20 @@ def test_secrets_are_not_in_a_backup(store: Path, instance: Instance) -> None:
     assert "/etc/gitlab" in omnibus.message
 
 
-def test_secrets_that_are_in_the_newest_backup(store: Path, instance: Instance) -> None:
-    """Where a component holds them, there is nothing to advise."""
+@pytest.mark.parametrize(("status", "advised"), [(Status.COMPLETE, False), (Status.SKIPPED, True)])
+def test_secrets_that_are_in_the_newest_backup(
+    store: Path, instance: Instance, status: Status, *, advised: bool
+) -> None:
+    """Where a component holds them, there is nothing to advise; one that was left out holds nothing."""
     path = make_backup(store, id_at(EPOCH - HOUR))
     manifest = Manifest.read(path)
     assert manifest is not None
     others = tuple(each for each in manifest.components if each.id != "config")
-    record = evolve(others[0], id="config", destination="config.tar", status=Status.COMPLETE)
+    record = evolve(others[0], id="config", destination="config.tar", status=status)
     selected = tuple(each.id for each in (*others, record))
     (path / "manifest.json").write_bytes(evolve(manifest, components=(*others, record), selected=selected).to_json())
     found = only(look(store, instance=instance), "secrets", Level.OK)
-    assert "in the newest backup" in found.message
-    assert found.to_do is None
+    assert (advised, not advised) == (found.to_do is not None, "in the newest backup" in found.message)
 
 
 def test_secrets_that_cannot_be_found(store: Path, instance: Instance) -> None:
