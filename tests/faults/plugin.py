@@ -77,6 +77,7 @@ class _Collector:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._counts = config.stash[_COUNTS]
+        self._missing: list[tuple[str, str]] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the injections of a test that has passed."""
@@ -84,11 +85,21 @@ class _Collector:
             for fault, operation, count in _injections(report):
                 self._counts[fault, operation] += count
 
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Tell the counts of a full run, also of one that has failed."""
+        if FULL:
+            terminalreporter.section("injections")
+            for (fault, operation), count in sorted(self._counts.items()):
+                terminalreporter.line(f"{count:6} {fault}: {operation}")
+            for fault, operation in self._missing:
+                terminalreporter.line(f"nothing was injected: {fault}: {operation}", red=True)
+
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Write the table of a full run; one that has left out a cell has failed."""
-        if not FULL or hasattr(self._config, "workerinput") or exitstatus != 0:
+        if not FULL or hasattr(self._config, "workerinput"):
             return
-        matrix.write(self._counts)
-        if missing := [cell for cell in matrix.cells() if not self._counts[cell]]:
+        self._missing = [cell for cell in matrix.cells() if not self._counts[cell]]
+        if self._missing:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-            raise AssertionError(f"nothing was injected for {missing}")
+        elif exitstatus == 0:
+            matrix.write(self._counts)

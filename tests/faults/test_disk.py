@@ -17,6 +17,7 @@ from gitlab_backup.events import Status
 from gitlab_backup.operations.prune import PruneOptions, prune
 from gitlab_backup.retention import Rules
 from gitlab_backup.streams.system import using
+from gitlab_backup.streams.tar.report import display
 from tests.operations.hostile import JOURNAL, leftovers
 from tests.operations.pruned_store import id_at, is_whole, make_backup
 from tests.support import compare
@@ -233,9 +234,9 @@ def test_files_that_cannot_be_read(source: ThrowawayInstallation, injected: Inje
         manifest = backup.manifest
         assert manifest is not None
         record = next(record for record in manifest.components if record.id == "lfs")
-        name = failing.failed.partition("lfs-objects/")[2]
+        name = display(os.fsencode(failing.failed.partition("lfs-objects/")[2]))
         assert Status.WARNING is record.status
-        assert any(name in warning and "Input/output error" in warning for warning in record.warnings)
+        assert any(name in warning and "Input/output error" in warning for warning in record.warnings), name
         assert () == backup.verify().damages
         injected("unreadable", "backup")
         shutil.rmtree(source.backup_path)
