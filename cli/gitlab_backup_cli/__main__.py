@@ -34,13 +34,18 @@ def _dispatch(arguments: list[str], signals: Signals) -> int:
 
         write(text())
         return 0
+    from typer.main import get_command
+
     from .app import app
     from .session import Session
+    from .settings import name_variables
 
     _save_address_space()
 
     # The status of a command that ends through `typer.Exit`; else what the command returns, which is nothing.
-    return app(arguments, prog_name=PROGRAM, standalone_mode=False, obj=Session(signals)) or 0
+    command = get_command(app)
+    name_variables(command)
+    return command(arguments, prog_name=PROGRAM, standalone_mode=False, obj=Session(signals)) or 0
 
 
 def _save_address_space() -> None:

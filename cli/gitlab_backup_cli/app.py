@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path  # noqa: TC003 - the signature is looked at when the command starts
 from typing import Annotated
 
 import typer
 
+from . import settings
 from .commands import backup, check, config, listing, prune, restore, status, verification, version
 from .session import on_installation
 
@@ -45,11 +47,32 @@ def _version(value: bool) -> None:  # noqa: FBT001 - the signature of an option'
         raise typer.Exit
 
 
+def _config_file(context: typer.Context, value: Path | None) -> Path | None:
+    if context.resilient_parsing:  # a shell asks for completions
+        return value
+    # Before the other options are looked at: their values may be in it.
+    context.obj.settings = settings.read(context, value)
+    context.default_map = context.obj.settings.defaults
+    return value
+
+
 @app.callback()
 @on_installation
 def _top(
     session: object,
     *,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help=f"Options are in this file, too. Default: {settings.FILE}, if it exists.",
+            envvar="GITLAB_BACKUP_CLI_CONFIG",
+            show_envvar=False,
+            show_default=False,
+            callback=_config_file,
+            is_eager=True,
+        ),
+    ] = None,
     debug: Annotated[
         bool, typer.Option("--debug", help="Print the traceback of an error. So does GITLAB_BACKUP_DEBUG=1.")
     ] = False,

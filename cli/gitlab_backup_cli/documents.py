@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from gitlab_backup.operations.restore import Proposal, Restored
     from gitlab_backup.operations.verify import Verification
 
+    from .settings import Found
+
 Document: TypeAlias = "bool | int | float | str | Sequence[Document] | Mapping[str, Document] | None"
 
 
@@ -168,8 +170,8 @@ def verified(result: Verification) -> dict[str, Document]:
     }
 
 
-def configured(instance: Instance) -> dict[str, Document]:
-    """Return what was found of an installation, without secrets."""
+def configured(instance: Instance, options: Iterable[Found]) -> dict[str, Document]:
+    """Return what was found of an installation, without secrets, and the options of a file and the environment."""
     return {
         "gitlab_version": instance.gitlab_version,
         "installation": instance.installation,
@@ -179,6 +181,7 @@ def configured(instance: Instance) -> dict[str, Document]:
         "system_user": instance.system_user,
         "secrets_file": _text(instance.secrets_file),
         "settings": [{"name": each.name, "value": each.value, "source": each.source} for each in instance.settings],
+        "options": [{"name": each.name, "value": each.value, "source": each.source} for each in options],
         "databases": [
             {
                 "name": each.name,

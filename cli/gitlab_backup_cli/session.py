@@ -14,6 +14,7 @@ from attrs import define, field
 from gitlab_backup.errors import CancelledError
 from gitlab_backup.store import BackupStore
 
+from .settings import Settings
 from .signals import Stopped
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ _PANEL = {
     "backup_path": ("DIRECTORY", "Where the backups are."),
 }
 
+_RANKS = ("DEFAULT_MAP", "ENVIRONMENT", "COMMANDLINE")
+"""Where an option may have been given, in the words of typer; the last wins."""
+
 
 class _Overrides(TypedDict, total=False):
     context: Path
@@ -48,12 +52,31 @@ class Session:
     signals: Signals
     left: str | None = None
     """What a cancelled operation leaves, for its user. The operation may change it as it goes on."""
+    settings: Settings = field(factory=Settings)
+    """What a file and the environment say about options."""
+    sources: dict[str, str] = field(factory=dict)
+    """Where the options that name the installation were given."""
     _overrides: _Overrides = field(factory=_Overrides)
+    _ranks: dict[str, int] = field(factory=dict)
 
-    def override(self, options: dict[str, Path | None]) -> None:
-        """Take the options that name the installation. One that is given behind the command wins over one before it."""
-        given = {name: value for name, value in options.items() if value is not None}
-        self._overrides.update(cast("_Overrides", given))
+    def override(self, context: typer.Context, options: dict[str, Path | None]) -> None:
+        """Take the options that name the installation, as a context has them.
+
+        One on the command line wins over one in the environment, and that over one in a file; of two in the same
+        place, the one that belongs to the command.
+        """
+        for name, value in options.items():
+            source = context.get_parameter_source(name)
+            rank = _RANKS.index(source.name) if source is not None and source.name in _RANKS else -1
+            if value is not None and rank >= self._ranks.get(name, -1):
+                self._ranks[name] = rank
+                self._overrides.update(cast("_Overrides", {name: value}))
+                (option,) = (each for each in context.command.params if each.name == name)
+                path = context.command_path.split()[1:]
+                self.sources[name] = {
+                    "ENVIRONMENT": f"environment variable {option.envvar}",
+                    "DEFAULT_MAP": f"{self.settings.file}: {'.'.join([*path, name])}",
+                }.get(_RANKS[rank], "option")
 
     def instance(self) -> Instance:
         """Return the installation. Raises `ConfigurationError`."""
@@ -116,7 +139,7 @@ def on_installation(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def wrapper(ctx: typer.Context, **values: Any) -> None:
         session: Session = ctx.obj
-        session.override({name: values.pop(name) for name in _PANEL})
+        session.override(ctx, {name: values.pop(name) for name in _PANEL})
         command(session, **values)
 
     signature = inspect.signature(command, eval_str=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from attrs import evolve
 
 from gitlab_backup.components import COMPONENTS, Holder
 
@@ -14,9 +15,12 @@ from ..session import Session  # noqa: TC001 - the signature is looked at when t
 from ..text import table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from gitlab_backup import Instance
+    from gitlab_backup.instance.model import Setting
+
+    from ..settings import Found
 
 
 def show(
@@ -24,23 +28,35 @@ def show(
     *,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON document.")] = False,
 ) -> None:
-    """Show what was found of the installation, and where. Never a password.
+    """Show what was found of the installation, and where, and which options are not given here. Never a password.
 
     \b
     Example:
       gitlab-backup-cli config show
     """  # noqa: D301 - \b keeps the lines of the example apart
     instance = session.instance()
+    options = session.settings.found
+    instance = evolve(instance, settings=tuple(_traced(setting, session) for setting in instance.settings))
     if json:
-        write_json(documents.configured(instance))
+        write_json(documents.configured(instance, options))
     else:
-        write("\n".join(_tables(instance)))
+        write("\n".join(_tables(instance, options)))
 
 
-def _tables(instance: Instance) -> Iterator[str]:
+def _traced(setting: Setting, session: Session) -> Setting:
+    """Return a setting whose source, if it is an option, is where that was given."""
+    # An installation is named by its context file, and the key of the backup path is `backup.path`.
+    name = "context" if setting.name == "installation" else setting.name.replace(".", "_")
+    source = session.sources.get(name, setting.source)
+    return evolve(setting, source=source) if setting.source == "option" else setting
+
+
+def _tables(instance: Instance, options: Sequence[Found]) -> Iterator[str]:
     yield table(
         ("setting", "value", "from"), [(setting.name, setting.value, setting.source) for setting in instance.settings]
     )
+    if options:
+        yield table(("option", "value", "from"), [(each.name, each.value, each.source) for each in options])
     yield table(
         ("database", "name", "host", "port", "user", "connects as"),
         [
