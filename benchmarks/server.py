@@ -38,11 +38,13 @@ SETTINGS: Final = {
 }
 
 # Ends the server when the other end of its standard input is closed: by its owner, or by the kernel after a kill.
+# Then its socket's directory goes, too.
 _KEEPER: Final = """
 "$1/postgres" -D "$2" -k "$3" </dev/null >>"$3/log" 2>&1 &
 cat >/dev/null
 kill -INT $!
 wait $!
+rm -rf -- "$3"
 """
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _PATIENCE: Final = 120
@@ -173,7 +175,7 @@ def running(data: Path) -> Iterator[Server]:
         assert keeper.stdin is not None  # noqa: S101 - for the type checker
         keeper.stdin.close()
         keeper.wait()
-        shutil.rmtree(directory)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _initialise(programs: Path, data: Path) -> None:
