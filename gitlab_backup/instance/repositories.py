@@ -65,7 +65,8 @@ def list_repositories(
     Only those that are in every selection of `within`: what is not does not leave the database. A wiki is listed for
     every project: whether it exists only its storage knows. A row that names no place, or one outside of its storage,
     is passed over, and told to `rejected`. Rows are fetched as they are asked for; the transaction is open until the
-    last one was.
+    last one was. Projects with large repositories come first, as far as GitLab knows their sizes: one that is begun
+    last would keep all others waiting for its end.
 
     Raises `DatabaseError`, which says what was being listed.
     """
@@ -119,6 +120,7 @@ _LATER: Final = {
     # Before there was this table, every project could have designs.
     "design_management_repositories": "SELECT id AS project_id FROM projects",
     "project_repositories": "SELECT NULL::bigint AS project_id, NULL::varchar AS disk_path WHERE false",
+    "project_statistics": "SELECT NULL::bigint AS project_id, NULL::bigint AS repository_size WHERE false",
     "routes": "SELECT NULL::bigint AS source_id, NULL::varchar AS source_type, NULL::varchar AS path WHERE false",
     "shards": "SELECT NULL::bigint AS id, NULL::varchar AS name WHERE false",
 }
@@ -128,9 +130,10 @@ SELECT projects.id, projects.repository_storage, projects.storage_version, proje
        EXISTS (SELECT FROM design_management_repositories WHERE project_id = projects.id)
 FROM projects
 LEFT JOIN project_repositories ON project_repositories.project_id = projects.id
+LEFT JOIN project_statistics ON project_statistics.project_id = projects.id
 LEFT JOIN routes ON routes.source_id = projects.id AND routes.source_type = 'Project'
 WHERE {condition}
-ORDER BY projects.id
+ORDER BY project_statistics.repository_size DESC NULLS LAST, projects.id
 """
 _SNIPPETS: Final = """
 SELECT snippet_repositories.snippet_id, shards.name, snippet_repositories.disk_path, snippets.project_id, routes.path

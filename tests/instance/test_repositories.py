@@ -163,6 +163,20 @@ def test_many_rows(cluster: Cluster, database: str) -> None:
     assert 4500 * 3 - 1 == sum(1 for _ in found)
 
 
+def test_large_repositories_come_first(cluster: Cluster, database: str) -> None:
+    """By the sizes that GitLab keeps; projects without one come last, and those of the same size by their ids."""
+    found, _ = listed(
+        cluster,
+        database,
+        PROJECTS,
+        "CREATE TABLE project_statistics (project_id bigint UNIQUE, repository_size bigint DEFAULT 0 NOT NULL);",
+        "INSERT INTO projects SELECT n, 'default', 2 FROM generate_series(1, 5) n;",
+        "INSERT INTO project_statistics VALUES (5, 10), (4, 5000000000), (2, 10), (1, 0);",
+    )
+    places = [one.relative_path for one in found if one.kind is RepositoryKind.PROJECT]
+    assert [f"{hashed('@hashed', number)}.git" for number in (4, 2, 5, 1, 3)] == places
+
+
 def test_one_snapshot_for_all(cluster: Cluster, database: str) -> None:
     """What is added while the list is read is not in it: all of it is of one moment."""
     cluster.psql(PROJECTS + LATER + "INSERT INTO projects VALUES (1, 'default', 2);", database)
