@@ -252,7 +252,16 @@ class LocalRepository:
         command = self.git.on(
             self.path, self.account, "pack-objects", "--revs", "--stdout", "--delta-base-offset", "--quiet", *options
         )
-        run(command, stdin=_revisions(refs, without), stdout=CountingSink(sink, count), cancel=self.cancel)
+        size = 0
+
+        def counted(more: int) -> None:
+            nonlocal size
+            size += more
+            count(more)
+
+        run(command, stdin=_revisions(refs, without), stdout=CountingSink(sink, counted), cancel=self.cancel)
+        if not size:  # one without objects has a header, too
+            raise ComponentError("got no pack from git, which says that it has succeeded")
 
     def _look_through(self, refs: Refs, spool: BinaryIO) -> None:
         spool.seek(0)
