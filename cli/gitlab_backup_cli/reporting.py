@@ -29,9 +29,9 @@ class Reports:
     log_format: LogFormat | None
     log_file: Path | None
     log_to: LogTarget | None
-    metrics_file: Path | None
-    hook_directory: Path | None
-    hook_timeout: float | None
+    metrics_file: Path | None = None
+    hook_directory: Path | None = None
+    hook_timeout: float | None = None
 
     @property
     def on_screen(self) -> bool:
@@ -64,42 +64,44 @@ class Reports:
         return Log(run, self.log_format or LogFormat.TEXT, lost, sinks)
 
 
-reporting = in_place_of(
-    "reports",
-    Reports,
-    {
-        "log_format": Annotated[
-            LogFormat | None,
-            typer.Option(
-                help="How lines of the log look; json alone also has it on the screen. Default: text.",
-                show_default=False,
-            ),
-        ],
-        "log_file": Annotated[
-            Path | None,
-            typer.Option(metavar="FILE", help="Append what happens to a file.", show_default=False),
-        ],
-        "log_to": Annotated[
-            LogTarget | None,
-            typer.Option(help="Send what happens to syslog or the journal.", show_default=False),
-        ],
-        "metrics_file": Annotated[
-            Path | None,
-            typer.Option(metavar="FILE", help="Write figures of the run for Prometheus to a file.", show_default=False),
-        ],
-        "hook_directory": Annotated[
-            Path | None,
-            typer.Option(metavar="DIRECTORY", help="Run the hooks in this directory.", show_default=False),
-        ],
-        "hook_timeout": Annotated[
-            float | None,
-            typer.Option(
-                metavar="SECONDS",
-                min=1,
-                help=f"How long each of them may take. Default: {HOOK_SECONDS:g}.",
-                show_default=False,
-            ),
-        ],
-    },
-)
-"""Gives a command the options of `Reports`, in place of its one parameter `reports`."""
+_LOG = {
+    "log_format": Annotated[
+        LogFormat | None,
+        typer.Option(
+            help="How lines of the log look; json alone also has it on the screen. Default: text.",
+            show_default=False,
+        ),
+    ],
+    "log_file": Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Append what happens to a file.", show_default=False),
+    ],
+    "log_to": Annotated[
+        LogTarget | None,
+        typer.Option(help="Send what happens to syslog or the journal.", show_default=False),
+    ],
+}
+_OTHERS = {
+    "metrics_file": Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write figures of the run for Prometheus to a file.", show_default=False),
+    ],
+    "hook_directory": Annotated[
+        Path | None,
+        typer.Option(metavar="DIRECTORY", help="Run the hooks in this directory.", show_default=False),
+    ],
+    "hook_timeout": Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            min=1,
+            help=f"How long each of them may take. Default: {HOOK_SECONDS:g}.",
+            show_default=False,
+        ),
+    ],
+}
+
+logging = in_place_of("reports", Reports, _LOG)
+"""Gives a command the options about its log, in place of its one parameter `reports`."""
+reporting = in_place_of("reports", Reports, _LOG | _OTHERS)
+"""Gives a command all options of `Reports`, likewise."""

@@ -43,7 +43,7 @@ _LEVELS = {ExitStatus.COMPLETE: logging.INFO, ExitStatus.WARNINGS: logging.WARNI
 
 @define
 class Run:
-    """A run of `backup`, `restore` or `prune`, while it goes on."""
+    """A run of `backup`, `restore`, `prune` or `verify`, while it goes on."""
 
     session: Session
     operation: str
@@ -141,7 +141,7 @@ class Run:
             # Whatever has interrupted the run: from here on, signals are for the hook.
             self._hook(moment, {**document, "exit_status": int(status)}, self.session.signals.operation())
         except GitLabBackupError as problem:
-            self.warn(f"a hook has failed: {problem.message}")
+            self.warn(f"a hook has failed: {explain(problem).message}")
         status = self.status if failure is None else failure.exit_status
         self._measure(int(status), seconds)
         # Writing figures may have failed, too.
@@ -212,13 +212,13 @@ def running(
     session: Session,
     operation: str,
     reports: Reports,
-    failed: Callable[[BaseException], Mapping[str, Document]],
+    failed: Callable[[BaseException], Mapping[str, Document]] | None,
     *,
     json: bool,
     quiet: bool,
-    dry_run: bool,
+    dry_run: bool = False,
 ) -> Iterator[Run]:
-    """Run the block as one run of an operation; `failed` makes the document of an error that ends it."""
+    """Run the block as one run of an operation. `failed` makes the document of an error, if there is one."""
     started = time.monotonic()
     error: BaseException | None = None
     with document_of_failure(failed if json else None):
@@ -230,4 +230,5 @@ def running(
             error = problem
             raise
         finally:
-            run.ended(error, run.document if error is None else failed(error), time.monotonic() - started)
+            document = failed(error) if failed is not None and error is not None else run.document
+            run.ended(error, document, time.monotonic() - started)

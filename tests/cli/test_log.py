@@ -19,6 +19,7 @@ from gitlab_backup_cli.log import JournalSink, Log, LogFormat, Sink, SyslogSink
 from gitlab_backup import events
 from gitlab_backup.events import NAMES, ComponentProgressed, ComponentWarned, Event, to_record
 from gitlab_backup.logs import LOGGER, log
+from tests.operations.pruned_store import make_backup
 
 from .test_backup import failing_pg_dump
 from .test_display import EVENTS
@@ -94,6 +95,17 @@ def test_json_on_the_screen(program: Program, command: tuple[str, ...]) -> None:
     assert (lines[0]["event"], lines[-1]["event"]) == ("run_started", "run_finished")
     assert "message" in {each["event"] for each in lines}
     assert result.status == lines[-1]["exit_status"] == 0
+
+
+def test_a_verification_is_logged(reader: Program, tmp_path: Path) -> None:
+    """A verification has a log, too, which says what is damaged, and with which status it has ended."""
+    store, file = tmp_path / "backups", tmp_path / "log"
+    make_backup(store, DELETED.backup_id, statuses={})
+    result = reader("verify", "latest", "--backup-path", store, "--log-file", file, "--log-format", "json")
+    lines = records(file.read_text())
+    assert (4, 4) == (result.status, lines[-1]["exit_status"])
+    assert {"verify"} == {each["run"] for each in lines}
+    assert "component_finished" in {each["event"] for each in lines}
 
 
 def test_json_beside_a_document(program: Program) -> None:

@@ -9,8 +9,9 @@ import typer
 from gitlab_backup.errors import BackupNotFoundError, DamagedError, UsageError
 
 from .. import documents
-from ..display import display
 from ..output import complain, write_json
+from ..reporting import Reports, logging
+from ..run import running
 from ..session import Session  # noqa: TC001 - the signature is looked at when the command starts
 from ..text import escape, plural, size
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ..display import Display
 
 
+@logging
 def verify(
     session: Session,
     *,
@@ -35,6 +37,7 @@ def verify(
         bool, typer.Option("--json", help="Print one JSON document; messages go to standard error.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    reports: Reports,
 ) -> None:
     """Read all of a backup, compare its digests and check what its files hold.
 
@@ -43,25 +46,27 @@ def verify(
       gitlab-backup-cli verify latest
       gitlab-backup-cli verify --all --quiet
     """  # noqa: D301 - \b keeps the lines of the example apart
-    if every == (backup_id is not None):
-        raise UsageError(
-            "name one backup, or give --all", hint="`gitlab-backup-cli list` prints the ids of the backups."
-        )
-    backups = _all(session) if backup_id is None else (session.backup(backup_id),)
-    results = []
-    with session.cancelling() as cancel, display(quiet=quiet, document=json) as shown:
-        for backup in backups:
-            result = backup.verify(jobs=jobs, observer=shown, cancel=cancel)
-            shown.close()
-            _tell(result, shown, quiet=quiet)
-            results.append(result)
-    if json:
-        write_json([documents.verified(each) for each in results] if every else documents.verified(results[0]))
-    if damaged := [result.backup_id for result in results if result.damages]:
-        raise DamagedError(
-            f"{plural(len(damaged), 'backup')} damaged: {', '.join(damaged)}",
-            hint="Do not rely on it. The files that are not named are whole.",
-        )
+    with running(session, "verify", reports, None, json=json, quiet=quiet) as run:
+        if every == (backup_id is not None):
+            raise UsageError(
+                "name one backup, or give --all", hint="`gitlab-backup-cli list` prints the ids of the backups."
+            )
+        backups = _all(session) if backup_id is None else (session.backup(backup_id),)
+        results = []
+        with session.cancelling() as cancel, run.display() as shown:
+            for backup in backups:
+                result = backup.verify(jobs=jobs, observer=shown, cancel=cancel)
+                shown.close()
+                _tell(result, shown, quiet=quiet)
+                results.append(result)
+        if json:
+            write_json([documents.verified(each) for each in results] if every else documents.verified(results[0]))
+        if damaged := [result.backup_id for result in results if result.damages]:
+            raise DamagedError(
+                f"{plural(len(damaged), 'backup')} damaged: {', '.join(damaged)}",
+                hint="Do not rely on it. The files that are not named are whole.",
+            )
+    raise typer.Exit(run.status)
 
 
 def _all(session: Session) -> tuple[Backup, ...]:
