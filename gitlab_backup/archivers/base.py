@@ -10,6 +10,7 @@ from attrs import define, field, frozen
 
 from ..documents import JSON
 from ..manifest import FILTER
+from ..streams.background import BackgroundSink
 from ..streams.files import FileSink, digest_in_place
 from ..streams.sink import CountingSink
 
@@ -127,7 +128,7 @@ class BackupJob:
         What is written to it counts as read from the source.
         """
         compressed = self.create_file(relative + self.codec.suffix)
-        return CountingSink(self.codec.writer(compressed, level=self.level, pool=self.pool), self.read)
+        return CountingSink(self.codec.writer(BackgroundSink(compressed), level=self.level, pool=self.pool), self.read)
 
     def adopt_file(self, relative: str) -> None:
         """Take the file `relative`, which a program has written below `root`, as a file of the backup.

@@ -29,26 +29,28 @@ class BlockSink:
         self._sink = sink
         self._compress = compress
         self._pool = pool
-        self._block = bytearray()
+        self._parts: list[memoryview] = []
+        self._gathered = 0
         self._pending: deque[Future[bytes]] = deque()
         self._any = False
         self._ended = False
 
     def write(self, data: Buffer, /) -> None:
         """Take `data`; write down what is compressed meanwhile."""
-        view = memoryview(data)
+        view = memoryview(data).cast("B")
         while view:
-            room = BLOCK_SIZE - len(self._block)
-            self._block += view[:room]
-            view = view[room:]
-            if len(self._block) == BLOCK_SIZE:
+            part = view[: BLOCK_SIZE - self._gathered]
+            view = view[len(part) :]
+            self._parts.append(part)
+            self._gathered += len(part)
+            if self._gathered == BLOCK_SIZE:
                 self._start_block()
 
     def finish(self) -> None:
         """Write down all that is left. A stream without data becomes one empty block: it has to be valid too."""
         if self._ended:
             return
-        if self._block or not self._any:
+        if self._parts or not self._any:
             self._start_block()
         while self._pending:
             self._write_next()
@@ -65,14 +67,18 @@ class BlockSink:
 
     def _start_block(self) -> None:
         self._any = True
-        block, self._block = bytes(self._block), bytearray()
+        parts, self._parts, self._gathered = self._parts, [], 0
         if self._pool is None:
-            self._sink.write(_outcome(partial(self._compress, block)))
+            self._sink.write(_outcome(partial(self._compress_parts, parts)))
             return
         # What is ready goes down now; what is not may wait, until too much is on its way.
         while self._pending and (len(self._pending) >= _AHEAD or self._pending[0].done()):
             self._write_next()
-        self._pending.append(self._pool.submit(self._compress, block))
+        self._pending.append(self._pool.submit(self._compress_parts, parts))
+
+    def _compress_parts(self, parts: list[memoryview]) -> bytes:
+        # Put together in a thread of the pool: what is large is copied once, and not by the thread that reads it.
+        return self._compress(b"".join(parts))
 
     def _write_next(self) -> None:
         self._sink.write(_outcome(self._pending.popleft().result))
