@@ -72,10 +72,12 @@ class ParallelLoader(Loader):
     _first: int = field(default=0, init=False)
     _from: int = field(default=0, init=False)
     _statement: Statement | None = field(default=None, init=False)
+    _loading: bool = field(default=False, init=False)  # whether the others have rows, rather than statements
 
     def finish(self) -> None:
         """Wait until all that was handed on is done."""
         self.sessions.wait()
+        self._loading = False
         # Two that waited for each other: one has done its work, and so has all else.
         again, self._again = self._again, []
         for statement in again:
@@ -85,6 +87,9 @@ class ParallelLoader(Loader):
         """Hand the statement on, or run it when all before it has been done."""
         locks = locks_of(statement.text)
         if locks is not None:
+            if self._loading:
+                # A key holds only when all rows are there.
+                self.finish()
             tables = locks.shared or locks.alone
             weight = self._sizes.get(next(iter(tables)), 0) if len(tables) == 1 else 0
             self.sessions.submit(partial(self._run_in, statement), size=len(statement.text), weight=weight, locks=locks)
@@ -96,6 +101,9 @@ class ParallelLoader(Loader):
 
     def begin_rows(self, statement: Statement) -> None:
         """Begin a table."""
+        if not self._loading:
+            self.finish()
+            self._loading = True
         self._statement = statement
         self._first = self._from = self.reader.lines
 
