@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .instance import Instance
     from .manifest import Manifest
     from .metadata import Metadata
-    from .operations.create import PlannedComponent
+    from .operations.plan import PlannedComponent
     from .operations.restore import Proposal, Restored
     from .operations.verify import Verification
     from .streams.cancel import Cancellation
@@ -73,7 +73,8 @@ class Backup:
         Raises `BackupFailedError`, `CancelledError`, `LockedError`, `PluginError`, `RefusedError`, `StoreError` or
         `UsageError`; then there is no new backup.
         """
-        from .operations.create import create, options
+        from .operations.create import create
+        from .operations.plan import options
 
         chosen = options(
             only=only,
@@ -103,7 +104,7 @@ class Backup:
 
         Raises `PluginError`, `RefusedError` or `UsageError`.
         """
-        from .operations.create import options, plan
+        from .operations.plan import options, plan
 
         chosen = options(
             only=only,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gitlab_backup import Backup, Instance
     from gitlab_backup.archivers.base import RepositoryOptions
     from gitlab_backup.manifest import ComponentRecord
-    from gitlab_backup.operations.create import PlannedComponent
+    from gitlab_backup.operations.plan import PlannedComponent
     from gitlab_backup.operations.restore import Proposal, Restored
     from gitlab_backup.operations.verify import Verification
 

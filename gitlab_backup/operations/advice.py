@@ -12,18 +12,23 @@ if TYPE_CHECKING:
     from ..manifest import Manifest
 
 
-def same_secrets(manifest: Manifest | None, instance: Instance) -> bool | None:
-    """Return whether the secrets file is equal to that of the time of the backup; None where that is not known.
+def secrets_digest(instance: Instance) -> str | None:
+    """Return the SHA-256 of the secrets file, in hexadecimal; None where there is none that can be read.
 
-    The manifest has its digest only.
+    A manifest has no more of it: enough to say whether a file is the one that belongs to the dump.
     """
-    recorded = manifest.secrets_sha256 if manifest is not None else None
-    if recorded is None or instance.secrets_file is None:
+    if instance.secrets_file is None:
         return None
     try:
-        return hashlib.sha256(instance.secrets_file.read_bytes()).hexdigest() == recorded
+        return hashlib.sha256(instance.secrets_file.read_bytes()).hexdigest()
     except OSError:
         return None
+
+
+def same_secrets(manifest: Manifest | None, instance: Instance) -> bool | None:
+    """Return whether the secrets file is equal to that of the time of the backup; None where that is not known."""
+    recorded, current = manifest.secrets_sha256 if manifest is not None else None, secrets_digest(instance)
+    return None if recorded is None or current is None else recorded == current
 
 
 def about_secrets(instance: Instance, *, same: bool | None) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..archivers.base import RepositoryOptions
     from ..manifest import ComponentRecord
     from ..store import BackupStore
-    from .create import PlannedComponent
+    from .plan import PlannedComponent
 
 _REPOSITORIES = "repositories"
 

@@ -15,8 +15,8 @@ from ..archivers.registry import archiver_for
 from ..components import COMPONENTS, Holder
 from ..errors import CancelledError, GitLabBackupError, ProgramError
 from ..streams.process import Program, capture
-from .create import options, plan
 from .findings import ok, problem, warning
+from .plan import options, plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
-from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 
-from ..archivers.base import BackupJob, RepositoryOptions
-from ..archivers.registry import archiver_for
-from ..archivers.wanted import check_selection
+from ..archivers.base import BackupJob
 from ..checksums import FILE_NAME as CHECKSUMS_NAME
 from ..checksums import Checksums
-from ..components import COMPONENTS, Holder, select
-from ..errors import BackupFailedError, CancelledError, ComponentError, GitLabBackupError, RefusedError, UsageError
+from ..errors import BackupFailedError, CancelledError, ComponentError, GitLabBackupError
 from ..events import Noticed, OperationFinished, OperationStarted, Status, ignore
 from ..manifest import FILE_NAME as MANIFEST_NAME
 from ..manifest import BackupStatus, ComponentRecord, Compression, Manifest, Tool
@@ -28,120 +22,24 @@ from ..metadata import FILE_NAME as METADATA_NAME
 from ..metadata import Metadata
 from ..store import BackupStore
 from ..streams.cancel import Cancellation
-from ..streams.codec import codec_named
 from ..streams.files import FileSink, remove_tree
 from ..version import __version__
+from .advice import secrets_digest
 from .base import with_base
 from .journal import recover
+from .plan import NOT_SELECTED, plan
 from .progress import Progress
-from .run import Tally, Telling, default_jobs, run_all
+from .run import Tally, Telling, run_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable
+    from pathlib import Path
 
-    from ..archivers.base import JSON, Archiver
-    from ..components import Component
+    from ..archivers.base import JSON
     from ..events import Observer
     from ..instance import Instance
     from ..store import Staging
-    from ..streams.codec import Codec
-
-NOT_SELECTED = "not selected"
-"""Why a component is left out that `only` or `skip` deselects."""
-
-
-@frozen(kw_only=True)
-class CreateOptions:
-    """How a backup is to be made. `options` makes a checked one."""
-
-    components: frozenset[str]
-    jobs: int
-    """How many components, and how many things within each, are worked on at the same time."""
-    codec: Codec
-    level: int | None
-    keep_going: bool
-    repositories: RepositoryOptions
-    archivers: Mapping[str, str] = field(factory=dict)
-    """The archiver of each component that is not to have its usual one, by their names."""
-    insecure_store: bool = False
-    """Whether others may be able to write to the backup path."""
-
-
-def options(
-    *,
-    only: Iterable[str] = (),
-    skip: Iterable[str] = (),
-    jobs: int | None = None,
-    compression: str = "gzip",
-    level: int | None = None,
-    keep_going: bool = False,
-    repositories: RepositoryOptions | None = None,
-    archivers: Mapping[str, str] | None = None,
-    insecure_store: bool = False,
-) -> CreateOptions:
-    """Return checked options. Raises `UsageError` for names and numbers that do not exist."""
-    codec = codec_named(compression)
-    if level is not None and level not in codec.levels:
-        hint = (
-            f"Its levels are {codec.levels.start} to {codec.levels.stop - 1}." if codec.levels else "It has no levels."
-        )
-        raise UsageError(f"{codec.name} has no compression level {level}", hint=hint)
-    if jobs is not None and jobs < 1:
-        raise UsageError(f"cannot work with {jobs} jobs", hint="--jobs takes a number from 1 on.")
-    repositories, archivers = repositories or RepositoryOptions(), dict(archivers or {})
-    if archivers:
-        select(archivers)
-    asked = {repositories.archiver, archivers.get("repositories")} - {None}
-    if len(asked) > 1:
-        raise UsageError(f"two archivers are given for the repositories: {' and '.join(sorted(map(str, asked)))}")
-    if repositories.base is not None and not repositories.incremental:
-        raise UsageError(
-            "a base was given for a backup that is to be full", hint="--base BACKUP_ID goes with --incremental."
-        )
-    if repositories.incremental and repositories.server_side:
-        raise UsageError(
-            "server-side backups are made in full",
-            hint="Whether an increment in Gitaly's object storage is whole cannot be seen from here.",
-        )
-    return CreateOptions(
-        components=frozenset(component.id for component in select(only, skip)),
-        jobs=jobs or default_jobs(),
-        codec=codec,
-        level=codec.default_level if level is None and codec.levels else level,
-        keep_going=keep_going,
-        repositories=repositories,
-        archivers=archivers,
-        insecure_store=insecure_store,
-    )
-
-
-@frozen
-class PlannedComponent:
-    """What is going to happen to one component."""
-
-    component: Component
-    archiver: Archiver
-    left_out: str | None
-    """Why it is left out; None where it is backed up."""
-
-
-def plan(instance: Instance, chosen: CreateOptions) -> list[PlannedComponent]:
-    """Say what a backup would contain, and why not more. Changes nothing.
-
-    Raises `RefusedError` where the backup would swallow itself, `UsageError` or `PluginError` where an archiver cannot
-    be used, `UsageError` for storages and paths that there are not.
-    """
-    if "repositories" in chosen.components:
-        check_selection(chosen.repositories.selection, instance)
-    planned = []
-    for component in COMPONENTS:
-        asked = chosen.archivers.get(component.id)
-        archiver = archiver_for(component, chosen.repositories, instance, asked=asked)
-        left_out = archiver.left_out(component, instance) if component.id in chosen.components else NOT_SELECTED
-        if left_out is None:
-            _refuse_to_swallow(instance, component)
-        planned.append(PlannedComponent(component, archiver, left_out))
-    return planned
+    from .plan import CreateOptions, PlannedComponent
 
 
 def create(
@@ -284,7 +182,7 @@ class _Run:
             installation=self.instance.installation,
             compression=Compression(codec=self.chosen.codec.name, level=self.chosen.level),
             selected=tuple(item.component.id for item in self.planned if item.left_out != NOT_SELECTED),
-            secrets_sha256=_digest(self.instance.secrets_file),
+            secrets_sha256=secrets_digest(self.instance),
             components=tuple(self.records[item.component.id] for item in self.planned),
         )
         metadata = Metadata(
@@ -384,30 +282,3 @@ class _Run:
     def _failed(self, message: str, hint: str | None) -> BackupFailedError:
         records = tuple(self.records[item.component.id] for item in self.planned)
         return BackupFailedError(message, backup_id=str(self.staging.backup_id), components=records, hint=hint)
-
-
-def _refuse_to_swallow(instance: Instance, component: Component) -> None:
-    """Raise `RefusedError` where the backup path lies in what is about to be backed up."""
-    if component.holder is Holder.DIRECTORY:
-        sources = [instance.directory(component).path]
-    elif component.holder is Holder.STORAGES:
-        sources = [storage.path for storage in instance.storages if storage.path is not None]
-    else:
-        return
-    backup_path = Path(os.path.realpath(instance.backup_path))
-    for source in sources:
-        if backup_path.is_relative_to(os.path.realpath(source)):
-            raise RefusedError(
-                f"the backup path {instance.backup_path} lies inside {source}, which is backed up as {component.id}",
-                hint="The backup would swallow itself. Set another backup path, or skip the component with --skip.",
-            )
-
-
-def _digest(path: Path | None) -> str | None:
-    """Return the SHA-256 of the secrets file: a restore can then say whether it is the one that belongs to the dump."""
-    if path is None:
-        return None
-    try:
-        return sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return None

@@ -13,15 +13,15 @@ from ..archivers.base import RestoreOptions
 from ..archivers.registry import archiver_for, archiver_that_made
 from ..archivers.wanted import check_selection
 from ..components import Holder, select
-from ..errors import DamagedError, ExitStatus, GitLabBackupError, RefusedError, RestoreFailedError, UsageError
+from ..errors import ExitStatus, GitLabBackupError, RefusedError, RestoreFailedError, UsageError
 from ..events import Noticed, OperationFinished, OperationStarted, Status, ignore
 from ..manifest import FILE_NAME as MANIFEST_NAME
 from ..manifest import ComponentRecord
 from ..store import BackupStore
 from ..streams.cancel import Cancellation
 from ..streams.codec import codec_that_made
-from ..streams.files import free_bytes
 from .advice import about_secrets, next_steps, same_secrets
+from .conditions import check_space, check_version, damaged
 from .contents import Contents, Documents
 from .journal import JOURNAL_NAME, Entry, Journal, Phase, Step, finish, recover, restore_job, settle
 from .progress import Progress
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from ..events import Observer
     from ..instance import Instance
     from ..manifest import Manifest
-    from ..metadata import Metadata
 
 
 @frozen(kw_only=True)
@@ -281,8 +280,8 @@ def _check(path: Path, instance: Instance, choice: RestoreChoice, tell: Telling,
     contents = Contents.of(path)
     documents = Documents.read(contents)
     if documents.metadata is None or contents.damages:
-        raise _damaged(path, [f"{damage.file} {damage.problem}" for damage in contents.damages])
-    notes = _check_version(documents.metadata, instance, force=choice.force_version)
+        raise damaged(path, [f"{damage.file} {damage.problem}" for damage in contents.damages])
+    notes = check_version(documents.metadata, instance, force=choice.force_version)
     components, left = _selected(contents, documents.manifest, choice)
     notes += left
     _check_plugins(components, contents, documents)
@@ -292,7 +291,7 @@ def _check(path: Path, instance: Instance, choice: RestoreChoice, tell: Telling,
     if choice.verify:
         found = verify(path, only=chosen, jobs=choice.jobs, observer=tell, cancel=cancel)
         if found.damages:
-            raise _damaged(path, [f"{damage.file}: {damage.problem}" for damage in found.damages])
+            raise damaged(path, [f"{damage.file}: {damage.problem}" for damage in found.damages])
         if not found.has_checksums:
             notes.append("the backup has no SHA256SUMS (GitLab's own tools write none): only its structure was checked")
     else:
@@ -323,7 +322,7 @@ def _check(path: Path, instance: Instance, choice: RestoreChoice, tell: Telling,
         plan = plans[component.id] = archiver.plan_restore(job)
         steps.append(Step(archiver, job, plan.facts))
         cancel.check()
-    _check_space(plans)
+    check_space(plans)
     archivers = {step.job.component.id: step.archiver.name for step in steps}
     proposal = Proposal(backup_id=path.name, path=path, plans=plans, archivers=archivers, notes=tuple(notes))
     following = next_steps(instance, tuple(plans), secrets=secrets)
@@ -342,33 +341,6 @@ def _check_plugins(components: list[Component], contents: Contents, documents: D
         codec_that_made(manifest.compression.codec)
 
 
-def _damaged(path: Path, problems: list[str]) -> DamagedError:
-    shown = "".join(f"\n  - {problem}" for problem in problems[:10])
-    more = f"\n  … and {len(problems) - 10} more" if len(problems) > 10 else ""  # noqa: PLR2004
-    return DamagedError(
-        f"the backup {path} is damaged; nothing was changed{shown}{more}",
-        hint="Restore another backup, or what is whole of this one with --only and --skip.",
-    )
-
-
-def _check_version(metadata: Metadata, instance: Instance, *, force: bool) -> list[str]:
-    made, installed = metadata.gitlab_version, instance.gitlab_version
-    if made == installed:
-        return []
-    editions = (
-        "Enterprise" if made.endswith("-ee") else "Community",
-        "Enterprise" if installed.endswith("-ee") else "Community",
-    )
-    what = f"the backup is of GitLab {made}, installed is {installed}"
-    if editions[0] != editions[1]:
-        what += f" (another edition: {editions[0]} in the backup, {editions[1]} here)"
-    if not force:
-        raise RefusedError(
-            what, hint=f"Install GitLab {made} first. --force-version restores all the same, at your own risk."
-        )
-    return [f"{what}; restored all the same (--force-version)"]
-
-
 def _selected(
     contents: Contents, manifest: Manifest | None, choice: RestoreChoice
 ) -> tuple[list[Component], list[str]]:
@@ -385,18 +357,3 @@ def _selected(
         raise RefusedError(f"nothing of the backup {contents.path.name} is left to restore")
     absent = [component.id for component in select(choice.only, choice.skip) if component not in chosen]
     return chosen, [f"not in the backup, and left as they are: {', '.join(absent)}"] if absent else []
-
-
-def _check_space(plans: dict[str, RestorePlan]) -> None:
-    """Raise `RefusedError` where what is built beside the old does not fit, all components together."""
-    needed: dict[int, tuple[Path, int]] = {}
-    for plan in plans.values():
-        for directory, size in plan.space:
-            device = directory.stat().st_dev
-            needed[device] = (directory, needed.get(device, (directory, 0))[1] + size)
-    for directory, size in needed.values():
-        if (free := free_bytes(directory)) < size:
-            raise RefusedError(
-                f"not enough space on the file system of {directory}: {size} bytes are needed, {free} are free",
-                hint="The new is built beside the old. Make room, or restore fewer components at a time with --only.",
-            )

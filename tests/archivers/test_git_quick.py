@@ -131,6 +131,11 @@ def _move(path: Path) -> None:
     (path / "refs").symlink_to("elsewhere")
 
 
+def _link_head(path: Path) -> None:
+    (path / "HEAD").unlink()
+    (path / "HEAD").symlink_to("refs/heads/main")
+
+
 STRANGE: dict[str, Callable[[Path, str], object]] = {
     "a symbolic ref": lambda path, _: git(path, "symbolic-ref", "refs/heads/symbolic", "refs/heads/main"),
     "a symbolic link": lambda path, _: (path / "refs/heads/link").symlink_to("main"),
@@ -145,7 +150,7 @@ STRANGE: dict[str, Callable[[Path, str], object]] = {
     "a worktree": lambda path, _: (path / "worktrees").mkdir(),
     "another directory": lambda path, _: (path / "commondir").write_text("../other.git\n"),
     "a detached HEAD": lambda path, oid: (path / "HEAD").write_text(f"{oid}\n"),
-    "a HEAD that is a link": lambda path, _: ((path / "HEAD").unlink(), (path / "HEAD").symlink_to("refs/heads/main")),
+    "a HEAD that is a link": lambda path, _: _link_head(path),
     "no HEAD": lambda path, _: (path / "HEAD").unlink(),
     "no configuration": lambda path, _: (path / "config").unlink(),
     "an included configuration": lambda path, _: _append(path / "config", "[include]\n\tpath = other\n"),

@@ -22,7 +22,7 @@ from gitlab_backup.events import (
     OperationStarted,
     Status,
 )
-from gitlab_backup.operations.create import NOT_SELECTED
+from gitlab_backup.operations.plan import NOT_SELECTED
 
 if TYPE_CHECKING:
     from gitlab_backup_cli.display import Display

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from gitlab_backup import Backup
-    from gitlab_backup.operations.create import PlannedComponent
+    from gitlab_backup.operations.plan import PlannedComponent
     from gitlab_backup.retention import Rules
 
 _LEFT = "No backup was published; what there was of it has been removed."

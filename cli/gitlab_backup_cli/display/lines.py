@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gitlab_backup.events import BackupDeleted, ComponentFinished, ComponentWarned, Noticed, OperationStarted, Status
-from gitlab_backup.operations.create import NOT_SELECTED
+from gitlab_backup.operations.plan import NOT_SELECTED
 
 from ..text import duration, escape, plural, size
 
