@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +13,10 @@ from gitlab_backup_cli.hooks import Hooks, Moment
 from gitlab_backup import BackupStore
 from gitlab_backup.errors import GitLabBackupError, ProgramError, RefusedError, UsageError
 from gitlab_backup.streams.cancel import Cancellation
+
+from .program import TIMEOUT
+from .test_backup import replace_program
+from .test_signals import make_fifo, read_pid
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,6 +98,29 @@ def test_one_that_fails_afterwards(program: Program, installation: ThrowawayInst
     assert (3, "") == (result.status, result.out)
     assert "warning: a hook has failed: backup-after did not end within 1 seconds\n" == result.err
     assert 1 == len(BackupStore(installation.backup_path).ids())
+
+
+def test_an_interruption(program: Program, installation: ThrowawayInstallation, tmp_path: Path) -> None:
+    """A backup that is interrupted has failed, and its hook is told so; the next interruption is for the hook."""
+    hooks = tmp_path / "hooks"
+    dumping, told_of = (make_fifo(installation.directory / name) for name in ("dumping", "told"))
+    wait = f'echo $$ > "{installation.directory}/%s"\nexec sleep 600'
+    write_hook(hooks, "backup-failed", then=wait % "told")
+    real = installation.cluster.programs / "pg_dump"
+    script = f'case "$*" in *--version*) exec "{real}" "$@";; esac\n{wait % "dumping"}'
+    command = replace_program(installation, program, "pg_dump", script)
+    process = command.start("backup", "all", "--only", "db", "--hook-directory", hooks)
+    for fifo in (dumping, told_of):
+        read_pid(fifo)
+        process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=TIMEOUT)
+    for fifo in (dumping, told_of):
+        os.close(fifo)
+    assert 130 == process.returncode
+    document, variables = told(hooks, "backup-failed")
+    assert (130, "failed") == (document["error"]["exit_status"], document["status"])
+    assert "130" == variables["GITLAB_BACKUP_EXIT_STATUS"]
+    assert "warning: a hook has failed: interrupted\nerror: interrupted\n" in err
 
 
 def test_a_restore_is_announced_once_it_is_agreed(program: Program, tmp_path: Path) -> None:
