@@ -285,6 +285,30 @@ def test_a_sink_that_breaks_fails_all_runs(cluster: Cluster, database: str, tmp_
     assert run.files == []
 
 
+def test_a_change_that_waits_for_one_run_does_not_hold_another_for_ever(
+    cluster: Cluster, database: str, tmp_path: Path
+) -> None:
+    """A migration between two runs would wait for the first, and the second for the migration: that is an error."""
+    fill(cluster, database)
+    # What follows the rows must not fit into a pipe: else the first run ends, and lets go of its locks.
+    comment = "EXECUTE format('COMMENT ON INDEX users_pkey IS %L', repeat('x', 3 << 20))"
+    cluster.psql(f"CREATE TABLE a AS TABLE users; DO $$ BEGIN {comment}; END $$", database)
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation IN ('a'::regclass, 'users'::regclass)"
+    script = (
+        f'case "$*" in *--section*) sql() {{ "{cluster.programs}/psql" -X -q -A -t -c "$1"; }};'
+        f' sql "ALTER TABLE a ADD x int" & sql "ALTER TABLE users ADD x int" &'
+        f' until [ "$(sql "{waiting}")" = 2 ]; do :; done;'
+        ' exec "$real" "$@" --lock-wait-timeout=100ms;; *) exec "$real" "$@";; esac'
+    )
+    programs = fake_pg_dump(tmp_path / "bin", cluster.programs, script)
+    with joining(tmp_path, programs, cluster, database) as run, pytest.raises(ComponentError) as caught:
+        run.back_up()
+
+    assert "LOCK TABLE" in caught.value.message
+    assert "--jobs 1" in str(caught.value.hint)
+    assert run.files == []
+
+
 class Collected:
     """A sink that keeps everything."""
 

@@ -127,7 +127,7 @@ def _details(job: BackupJob, pg_dump: PgDump, snapshot: Snapshot, dumped: Dumped
 
 
 def _hint(error: ProgramError, snapshot: Snapshot) -> str:
-    if "lock timeout" in error.message:
+    if "LOCK TABLE" in error.message:
         return "A change of a table waited for its turn meanwhile. Back up while no migration runs, or with --jobs 1."
     return (
         pooler_hint(snapshot, error.message) or error.hint or "Look at the log of the server for what it says of this."
