@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 PROGRESS_INTERVAL = 0.1
 """Seconds between two progress events of one component, at the least."""
 
+_LOOK = 1.0
+"""Seconds after which the waiting thread looks up: a signal that came as it began to wait is only then noticed."""
+
 
 def default_jobs() -> int:
     """Return how many things to do at once: as many as this process may use cores."""
@@ -108,7 +111,7 @@ def run_all(tasks: Iterable[Callable[[], None]], *, jobs: int, cancel: Cancellat
         first: BaseException | None = None
         try:
             while pending:
-                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                done, pending = wait(pending, timeout=_LOOK, return_when=FIRST_COMPLETED)
                 for future in done:
                     error = future.exception()
                     # What was cancelled follows from something else.
