@@ -34,6 +34,8 @@ Input: TypeAlias = "BinaryIO | bytes | Iterable[bytes] | None"
 
 _PIPE_SIZE: Final = 1 << 20
 """Bytes that a pipe holds, and that are moved at once: the most that Linux allows any user (pipe(7))."""
+_LOOK: Final = 1.0
+"""Seconds between two looks around. A signal that came just before a wait is only handled after it."""
 _LAST_WORDS: Final = 16 << 10
 """Bytes of stderr that are kept."""
 _LAST_LINES: Final = 10
@@ -195,10 +197,10 @@ class _Running:
             child.stdout.close()
         for number, seconds in _PERSUASION:
             # Until it is reaped, its id cannot become that of another process group.
-            if _first(self._exited.fd, select.POLLIN, None, 0) is not None:
+            if _ready([self._exited.fd], 0):
                 break
             self._signal(number)
-            _first(self._exited.fd, select.POLLIN, None, seconds)
+            _ready([self._exited.fd], seconds)
         self._signal(signal.SIGKILL)
         self._waiter.join()
         self.returncode = child.wait()
@@ -212,7 +214,7 @@ class _Running:
     def _await(self, fd: int, cancel: Cancellation) -> bool:
         """Wait until `fd` can be read (True) or the program has ended. Raises where it has to be ended before that."""
         fds = (fd, self._exited.fd, self._stop.fd)
-        while not (ready := _ready(fds, min(self._deadline, self._heard + self._silence) - time.monotonic())):
+        while not (ready := _ready(fds, min(self._deadline - time.monotonic(), _LOOK))):
             now = time.monotonic()
             if now >= self._deadline:
                 raise ProgramError(f"{self._program.name} did not end within {self._timeout:g} seconds")
@@ -255,7 +257,7 @@ class _Running:
             for piece in pieces:
                 view = memoryview(piece).cast("B")
                 while view:
-                    if _first(pipe.fileno(), select.POLLOUT, self._stop, None) == self._stop.fd:
+                    if self._stop.fd in _ready([self._stop.fd], None, writable=pipe.fileno()):
                         return
                     try:
                         written = os.write(pipe.fileno(), view)
@@ -365,22 +367,14 @@ def _pieces(stdin: Input) -> Iterable[bytes]:
     return cast("Iterable[bytes]", stdin)
 
 
-def _first(fd: int, event: int, bell: _Bell | None, seconds: float | None) -> int | None:
-    """Wait until `fd` is ready or the bell rings, and return whose descriptor that is, first the bell's; else None."""
+def _ready(readable: Iterable[int], seconds: float | None, *, writable: int | None = None) -> set[int]:
+    """Wait until one of these descriptors can be read, or that one be written, and return all that can."""
     poll = select.poll()
-    poll.register(fd, event)
-    if bell is not None:
-        poll.register(bell.fd, select.POLLIN)
-    ready = [number for number, _ in poll.poll(None if seconds is None else seconds * 1000)]
-    return bell.fd if bell is not None and bell.fd in ready else next(iter(ready), None)
-
-
-def _ready(fds: tuple[int, ...], seconds: float) -> set[int]:
-    """Wait until one of `fds` can be read, and return all that can."""
-    poll = select.poll()
-    for fd in fds:
+    for fd in readable:
         poll.register(fd, select.POLLIN)
-    return {number for number, _ in poll.poll(max(0.0, seconds) * 1000)}
+    if writable is not None:
+        poll.register(writable, select.POLLOUT)
+    return {number for number, _ in poll.poll(None if seconds is None else max(0.0, seconds) * 1000)}
 
 
 def _thread(target: Callable[..., None], *arguments: object) -> threading.Thread:
