@@ -392,5 +392,8 @@ def _failure(program: Program, completed: Completed) -> str:
             how = f"was killed by signal {-code}"
     else:
         how = f"failed with status {code}"
-    lines = [line for line in completed.stderr.splitlines() if line.strip()][-_LAST_LINES:]
+    lines = [line for line in completed.stderr.splitlines() if line.strip()]
+    # A program may say why at first, and show much of what it was doing then.
+    cause = [line for line in lines[:-_LAST_LINES] if "error:" in line][:1]
+    lines = cause + lines[-_LAST_LINES:]
     return f"{program.name} {how}" + (": " + "\n".join(lines) if lines else "")

@@ -287,3 +287,11 @@ def test_own_account() -> None:
     """The account that this process has already needs no rights."""
     own = Account("me", os.geteuid(), 12345, ())
     assert b"x\n" == capture(Program(("/bin/echo", "x"), ENVIRONMENT, account=own), cancel=Cancellation())[1]
+
+
+def test_the_cause_is_kept() -> None:
+    """Where a program says why it fails, and then shows much else, the error has both ends of it."""
+    script = "echo 'x: error: the cause' >&2; for i in $(seq 50); do echo line $i >&2; done; exit 1"
+    with pytest.raises(ProgramError) as caught:
+        run(shell(script), cancel=Cancellation())
+    assert "error: the cause\nline 41\n" in caught.value.message
