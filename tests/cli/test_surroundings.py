@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -112,6 +113,15 @@ def test_a_hostile_environment(installation: ThrowawayInstallation, program: Pro
     assert [] == there_and_back(installation, hostile(program, tmp_path), limits="umask 0")
     assert not (tmp_path / "sprung").exists()
     assert not (tmp_path / "trace").exists()
+
+
+def test_without_proc(installation: ThrowawayInstallation, program: Program) -> None:
+    """Nothing needs `/proc`, which some containers and chroots do not have."""
+    alone = ["unshare", "--mount", "--propagation", "private", "sh", "-c"]
+    hidden = 'mount -t tmpfs none /proc && exec "$@"'
+    if subprocess.run([*alone, hidden, "sh", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    assert [] == there_and_back(installation, program.below(*alone, hidden, "sh"))
 
 
 def test_a_locale_without_utf8(installation: ThrowawayInstallation, program: Program) -> None:
