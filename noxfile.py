@@ -77,6 +77,13 @@ def docs(session: nox.Session) -> None:
     session.run("sphinx-build", "-W", "--keep-going", "-q", "docs", "docs/_build/html", *session.posargs)
 
 
+@nox.session(default=False)
+def fuzz(session: nox.Session) -> None:
+    """Fuzz the readers of documents, streams and configuration. `-- --seconds N reader…` for longer, or for some."""
+    session.install(*BOTH, *group("test"), *group("fuzz"))
+    session.run("python", "-m", "tests.fuzz", *session.posargs)
+
+
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure this project beside the pipelines of GitLab's own tool. `-- --quick` takes minutes, `-- --help` tells."""
