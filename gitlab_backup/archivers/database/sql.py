@@ -37,6 +37,8 @@ _COPY: Final = re.compile(
 # The body of an SQL-standard function holds semicolons: psql counts BEGIN, CASE and END only in these
 # statements (PostgreSQL, `src/fe_utils/psqlscan.l`, begin_depth).
 _ROUTINE: Final = re.compile(rb"CREATE\s+(?:OR\s+REPLACE\s+)?(?:FUNCTION|PROCEDURE)\b", re.IGNORECASE)
+_HEAD: Final = 1 << 12
+"""Bytes at the start of a statement that say what it is."""
 _LONGEST: Final = 64 << 20
 """Bytes of a statement, which has to be held in memory: far above the definition of any function or view."""
 _SHOWN: Final = 200
@@ -101,7 +103,7 @@ class DumpReader:
         self._at_line_start = True  # whether the next byte of the rows begins a line
         self._line: list[bytes] = []  # the pieces of a line of SQL that is not complete
         self._line_offset = 0
-        self._text: list[bytes] = []  # the lines of a statement that is not complete
+        self._text = bytearray()  # the lines so far of a statement that is not complete
         self._length = 0  # bytes of those two
         self._begun: tuple[int, int] | None = None  # line and offset of that statement
         self._inside: bytes | None = None  # what ends the string, name or comment that the text is in
@@ -208,7 +210,7 @@ class DumpReader:
                 else:
                     self._note(token, line[start : token.start()])
         if self._begun is not None:
-            self._text.append(line[start:] + b"\n")
+            self._text += line[start:] + b"\n"
             self._hold(len(line) - start + 1)
         else:
             self._length = 0
@@ -248,7 +250,7 @@ class DumpReader:
             self._escapes = token["escape"] is not None or (mark == b"'" and self._plain_escapes)
 
     def _note_word(self, word: bytes, before: bytes) -> None:
-        if self._parentheses > 0 or not _ROUTINE.match(b"".join((*self._text[:4], before))):
+        if self._parentheses > 0 or not _ROUTINE.match(self._text[:_HEAD] + before):
             return
         if word == b"END":
             self._bodies = max(0, self._bodies - 1)
@@ -275,7 +277,7 @@ class DumpReader:
 
     def _end_statement(self, piece: bytes, *, last: bool) -> None:
         line, offset = self._begun or (self.lines, self._line_offset)
-        text = b"".join((*self._text, piece))
+        text = bytes(self._text + piece)
         copy = _COPY.match(text) if last and text.startswith(b"COPY ") else None
         copies_into = copy.group(1).decode("utf-8", "backslashreplace") if copy else None
         self._text.clear()
