@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,6 +24,7 @@ from gitlab_backup.errors import (
 )
 from gitlab_backup.events import Event, Noticed, Status
 from tests.operations.changes import change, wipe
+from tests.operations.hostile import JOURNAL, leftovers
 from tests.operations.killing import NEVER, restore_killed
 from tests.support import compare
 
@@ -38,26 +38,7 @@ if TYPE_CHECKING:
     from tests.support.postgres import Cluster
 
 _STEPS = ("Restart", "gitlab:check", "gitlab:doctor:secrets", "reset_pool", "cache:clear")
-JOURNAL = ".gitlab-restore.journal"
 STEPS = ("plan_restore", "stage", "swap")
-
-
-def _leftovers(installation: ThrowawayInstallation) -> list[str]:
-    """Return what a restore may leave beside what it replaces, by the names that it uses."""
-    databases = installation.cluster.psql("SELECT datname FROM pg_database", "postgres").split()
-    # Of this cluster's databases, those of other tests are not ours to look at.
-    mine = [
-        name
-        for name in databases
-        if any(name.startswith((f"{own}_restoring_", f"{own}_before_")) for own in installation.databases.values())
-    ]
-    found = subprocess.run(
-        ["find", installation.directory, "-name", "*restoring*", "-o", "-name", "*before-*", "-o", "-name", JOURNAL],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split()
-    return mine + found
 
 
 @pytest.fixture
@@ -88,7 +69,7 @@ def test_everything_is_restored(installation: ThrowawayInstallation) -> None:
     assert [r.id for r in made if r.status is Status.COMPLETE] == [r.id for r in restored.components]
     assert len(_STEPS) == len(restored.next_steps)
     assert all(word in step for word, step in zip(_STEPS, restored.next_steps, strict=True))
-    assert _leftovers(installation) == []
+    assert leftovers(installation) == []
 
 
 def test_changes_are_gone(installation: ThrowawayInstallation) -> None:
@@ -127,7 +108,7 @@ def test_the_proposal_comes_before_any_change(installation: ThrowawayInstallatio
     assert compare.differences(before, compare.snapshot(installation)) == []
     assert all(plan.replaces for plan in seen[0].plans.values())
     assert "database main" in seen[0].plans["db"].replaces[0]
-    assert _leftovers(installation) == []
+    assert leftovers(installation) == []
 
 
 def test_a_dry_run_changes_nothing(installation: ThrowawayInstallation, backup: Backup) -> None:
@@ -137,7 +118,7 @@ def test_a_dry_run_changes_nothing(installation: ThrowawayInstallation, backup: 
     assert restored.dry_run
     assert set(restored.proposal.plans) >= {"db", "repositories", "uploads"}
     assert compare.differences(before, compare.snapshot(installation)) == []
-    assert _leftovers(installation) == []
+    assert leftovers(installation) == []
 
 
 def test_another_version_is_refused(installation: ThrowawayInstallation, backup: Backup) -> None:
@@ -185,7 +166,7 @@ def test_without_verification_damage_still_changes_nothing(installation: Throwaw
     with pytest.raises(GitLabBackupError):
         backup.restore(installation.instance(), verify=False)
     assert compare.differences(before, compare.snapshot(installation)) == []
-    assert _leftovers(installation) == []
+    assert leftovers(installation) == []
 
 
 def test_what_is_not_in_the_backup(installation: ThrowawayInstallation) -> None:
@@ -267,7 +248,7 @@ def test_every_step_that_fails_is_undone(
         backup.restore(installation.instance())
     assert "could be put back" not in str(error.value)
     assert compare.differences(before, compare.snapshot(installation)) == []
-    assert _leftovers(installation) == []
+    assert leftovers(installation) == []
 
 
 @pytest.mark.parametrize("moment", [(step, when) for step in STEPS for when in ("before", "after")])
@@ -285,7 +266,7 @@ def test_transactions_are_undone_until_they_are_committed(
     committed = moment == ("swap", "after")
     assert compare.differences(original if committed else before, compare.snapshot(installation)) == []
     assert committed == ("cannot be undone" in str(error.value))
-    assert _leftovers(installation) == []
+    assert leftovers(installation) == []
 
 
 @pytest.mark.parametrize("status", [ExitStatus.INTERRUPTED, ExitStatus.TERMINATED])
@@ -302,7 +283,7 @@ def test_cancelled_while_staging(installation: ThrowawayInstallation, backup: Ba
         backup.restore(installation.instance(), observer=observe, cancel=cancel)
     assert error.value.exit_status is status
     assert compare.differences(before, compare.snapshot(installation)) == []
-    assert _leftovers(installation) == []
+    assert leftovers(installation) == []
 
 
 def test_a_journal_that_cannot_be_read_stops_everything(installation: ThrowawayInstallation, backup: Backup) -> None:
@@ -336,7 +317,7 @@ def test_killed_at_any_moment(installation: ThrowawayInstallation, backup: Backu
         else:
             assert compare.differences(restored, after) == []
             finished += 1
-        assert _leftovers(installation) == [], f"killed at step {last} of {steps}"
+        assert leftovers(installation) == [], f"killed at step {last} of {steps}"
         assert any(isinstance(event, Noticed) and "restore" in event.message for event in noticed) or last == 1
     assert undone > 0
     assert compare.differences(original, restored) != []
