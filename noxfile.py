@@ -44,6 +44,14 @@ def demo(session: nox.Session) -> None:
     session.run("python", "-m", "tests.support.demo", *session.posargs)
 
 
+@nox.session(default=False)
+def playground(session: nox.Session) -> None:
+    """Make ready for a throwaway GitLab to play with. `-- start DIR` builds one in DIR, `-- stop DIR` removes it."""
+    session.install(*BOTH)
+    provide_programs(session)
+    session.run("python", "-m", "tests.support.playground", *(session.posargs or ["--help"]))
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests, all or those that are named: `-- tests/test_store.py -k lock`."""

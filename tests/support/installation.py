@@ -193,6 +193,25 @@ def build(
     return installation
 
 
+def build_empty(directory: Path, cluster: Cluster) -> ThrowawayInstallation:
+    """Build what a fresh machine has: configuration, empty databases and directories, and secrets of its own."""
+    directory.mkdir(parents=True, exist_ok=True)
+    directory.chmod(0o755)
+    installation = ThrowawayInstallation(
+        directory=directory, cluster=cluster, databases=_names(), owner=unprivileged(), omnibus=False, repositories=()
+    )
+    cluster.psql((_SQL / "roles.sql").read_text())
+    for name in installation.databases.values():
+        cluster.create_database(name, owner="gitlab")
+    for each in (*installation.directories.values(), *installation.storages.values()):
+        each.mkdir(parents=True)
+        each.chmod(0o750)
+        if is_root():
+            trees.own(each, installation.owner)
+    _configure(installation, db_key=uuid4().hex)
+    return installation
+
+
 @frozen(kw_only=True)
 class _Project:
     id: int
@@ -329,12 +348,12 @@ def _rows(projects: tuple[_Project, ...]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _configure(installation: ThrowawayInstallation) -> None:
+def _configure(installation: ThrowawayInstallation, *, db_key: str = "throwaway") -> None:
     """Write the configuration: the only files that name where the installation lies."""
     config = installation.root / "config"
     config.mkdir(exist_ok=True)
     (installation.root / "VERSION").write_text(f"{VERSION}\n")
-    (config / "secrets.yml").write_text("production:\n  db_key_base: throwaway\n")
+    (config / "secrets.yml").write_text(f"production:\n  db_key_base: {db_key}\n")
     (config / "secrets.yml").chmod(0o600)
     storages = "".join(
         f'        {name}: {{ "path": "{path}", "gitaly_address": "unix:/nonexistent/gitaly.socket" }}\n'

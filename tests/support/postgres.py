@@ -108,7 +108,8 @@ class Cluster:
     """Of the Unix socket, and of 127.0.0.1 where `loopback`."""
     loopback: bool
     superuser: str = "postgres"
-    _watchdog: subprocess.Popen[bytes] = field(repr=False, kw_only=True)
+    _watchdog: subprocess.Popen[bytes] | None = field(default=None, repr=False, kw_only=True)
+    """Ends it. None where it is the server of another process."""
 
     @property
     def socket_directory(self) -> Path:
@@ -225,6 +226,7 @@ class Cluster:
 
     def stop(self) -> None:
         """Stop the server at once and remove its directory."""
+        assert self._watchdog is not None
         assert self._watchdog.stdin is not None
         self._watchdog.stdin.close()
         self._watchdog.wait()
