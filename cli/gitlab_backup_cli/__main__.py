@@ -37,6 +37,7 @@ def _dispatch(arguments: list[str], signals: Signals) -> int:
     from typer.main import get_command
 
     from .app import app
+    from .completion import VARIABLE, complete
     from .session import Session
     from .settings import name_variables
 
@@ -45,7 +46,13 @@ def _dispatch(arguments: list[str], signals: Signals) -> int:
     # The status of a command that ends through `typer.Exit`; else what the command returns, which is nothing.
     command = get_command(app)
     name_variables(command)
-    return command(arguments, prog_name=PROGRAM, standalone_mode=False, obj=Session(signals)) or 0
+
+    def start() -> int:
+        return command(arguments, prog_name=PROGRAM, standalone_mode=False, obj=Session(signals)) or 0
+
+    if VARIABLE in os.environ:
+        return complete(start)
+    return start()
 
 
 def _save_address_space() -> None:

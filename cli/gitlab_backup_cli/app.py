@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from gitlab_backup.errors import ConfigurationError
+
 from . import settings
 from .commands import backup, check, config, listing, prune, restore, status, verification, version
 from .session import on_installation
@@ -48,10 +50,12 @@ def _version(value: bool) -> None:  # noqa: FBT001 - the signature of an option'
 
 
 def _config_file(context: typer.Context, value: Path | None) -> Path | None:
-    if context.resilient_parsing:  # a shell asks for completions
-        return value
     # Before the other options are looked at: their values may be in it.
-    context.obj.settings = settings.read(context, value)
+    try:
+        context.obj.settings = settings.read(context, value)
+    except ConfigurationError:
+        if not context.resilient_parsing:  # a shell asks for completions
+            raise
     context.default_map = context.obj.settings.defaults
     return value
 

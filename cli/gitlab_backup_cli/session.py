@@ -37,10 +37,13 @@ _RANKS = ("DEFAULT_MAP", "ENVIRONMENT", "COMMANDLINE")
 """Where an option may have been given, in the words of typer; the last wins."""
 
 
-class _Overrides(TypedDict, total=False):
+class _Place(TypedDict, total=False):
     context: Path
     gitlab_path: Path
     gitlab_config: Path
+
+
+class _Overrides(_Place, total=False):
     database_config: Path
     backup_path: Path
 
@@ -93,6 +96,13 @@ class Session:
         """Return the backup path that an option names; None without one."""
         path = self._overrides.get("backup_path")
         return None if path is None else BackupStore(path.absolute())
+
+    def quick_store(self) -> BackupStore:
+        """Return the backup path of the installation, having read nothing else of it. Raises `ConfigurationError`."""
+        from gitlab_backup import Instance
+
+        given = {name: value for name, value in self._overrides.items() if name in _Place.__annotations__}
+        return BackupStore(Instance.discover_backup_path(**cast("_Place", given)))
 
     def backup(self, backup_id: str) -> Backup:
         """Return the backup of that id, or the latest. Raises `BackupNotFoundError`."""

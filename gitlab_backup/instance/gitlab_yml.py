@@ -74,6 +74,14 @@ def read(
     )
 
 
+def read_backup_path(file: Path, *, rails_env: str, root: Path) -> Path:
+    """Read where the backups are, and nothing else. Raises `ConfigurationError`."""
+    section = read_environment(file, rails_env).section("backup")
+    path = _backup_path(section, root, None, [])
+    section.problems.check()
+    return path
+
+
 def _setting(section: Section, name: str, key: str, value: str) -> Setting:
     return Setting(name=name, value=value, source=section.source(key) if section.has(key) else "default")
 

@@ -113,6 +113,8 @@ class Instance:
     """Where programs are looked for: the installation's own directories, then `PATH`."""
     secrets_file: Path | None = None
     """`gitlab-secrets.json` (Omnibus) or `config/secrets.yml` (source), where it exists and can be read."""
+    configuration: tuple[Path, ...] = ()
+    """What the component `config` is of: files, and directories with all below them. Not all of them need to exist."""
     keep_time: int | None = None
     """Seconds for which backups are kept (`backup.keep_time`); None for ever."""
     gitaly_backup: Path | None = None
@@ -193,6 +195,31 @@ class Instance:
             environ=variables,
         )
         return load.read(place, backup_path=backup_path, environ=variables, cancel=cancel)
+
+    @staticmethod
+    def discover_backup_path(
+        *,
+        context: Path | None = None,
+        gitlab_path: Path | None = None,
+        gitlab_config: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> Path:
+        """Find the installation as `discover` does, and return its backup path.
+
+        Nothing else is read, and no program is run: this is for who is in a hurry. Raises `ConfigurationError`.
+        """
+        from . import discover, gitlab_yml
+
+        variables = os.environ if environ is None else environ
+        context, gitlab_path, _ = discover.search(context=context, gitlab_path=gitlab_path, environ=variables)
+        place = discover.place(
+            context=context,
+            gitlab_path=gitlab_path,
+            gitlab_config=gitlab_config,
+            database_config=None,
+            environ=variables,
+        )
+        return gitlab_yml.read_backup_path(place.gitlab_config, rails_env=place.rails_env, root=place.root)
 
     def directory(self, component: Component) -> Directory:
         """Return the data directory of a component whose data is held in one.

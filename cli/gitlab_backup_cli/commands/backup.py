@@ -13,6 +13,7 @@ from gitlab_backup.errors import ExitStatus, UsageError
 from gitlab_backup.store import BackupStore
 
 from .. import documents
+from ..completion import components, compressions
 from ..reporting import Reports, reporting
 from ..retention import RuleOptions, taking_rules
 from ..run import Run, running
@@ -48,14 +49,23 @@ def backup_all(
     session: Session,
     *,
     skip: Annotated[
-        list[str] | None, typer.Option(metavar="ID", help="Leave a component out. Repeat it, or give a list: a,b.")
+        list[str] | None,
+        typer.Option(
+            metavar="ID", help="Leave a component out. Repeat it, or give a list: a,b.", autocompletion=components
+        ),
     ] = None,
-    only: Annotated[list[str] | None, typer.Option(metavar="ID", help="Back up this component only. Likewise.")] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="Back up this component only. Likewise.", autocompletion=components),
+    ] = None,
     jobs: Annotated[
         int | None, typer.Option(metavar="N", help="Do N things at once. Default: one for each core.")
     ] = None,
     compression: Annotated[
-        str, typer.Option(metavar="gzip|zstd|none|…", help="How dumps and archives are compressed.")
+        str,
+        typer.Option(
+            metavar="gzip|zstd|none|…", help="How dumps and archives are compressed.", autocompletion=compressions
+        ),
     ] = "gzip",
     compression_level: Annotated[
         int | None, typer.Option(metavar="N", help="How hard. Each has its own levels.")

@@ -11,7 +11,7 @@ from gitlab_backup.errors import DocumentError
 from gitlab_backup.instance.selection import Selection
 from gitlab_backup.manifest import FILTER
 
-from .. import documents
+from .. import completion, documents
 from ..output import complain, write, write_json
 from ..session import Session  # noqa: TC001 - the signature is looked at when the command starts
 from ..text import duration, escape, plural, size, table, time
@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from gitlab_backup.archivers.base import JSON
     from gitlab_backup.manifest import ComponentRecord, Manifest
 
-BackupIdArgument = Annotated[str, typer.Argument(metavar="BACKUP_ID", help="The id of a backup, or `latest`.")]
+BackupIdArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="BACKUP_ID", help="The id of a backup, or `latest`.", autocompletion=completion.backups_and_latest
+    ),
+]
 
 _STATES = {BackupState.COMPLETE_WITH_WARNINGS: "warnings"}
 _MOST_ENTRIES = 8

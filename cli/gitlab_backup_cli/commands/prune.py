@@ -10,7 +10,7 @@ from gitlab_backup.errors import CancelledError, ExitStatus
 from gitlab_backup.events import BackupDeleted
 from gitlab_backup.store import BackupStore
 
-from .. import retention
+from .. import completion, retention
 from ..boundary import explain
 from ..output import complain, write
 from ..reporting import Reports, reporting
@@ -30,13 +30,12 @@ if TYPE_CHECKING:
     from ..display import Display
     from ..documents import Document
 
+_PINNABLE = "The id of a backup, `latest`, or the name of a file of the Rake task."
 PinArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="BACKUP_ID",
-        help="The id of a backup, `latest`, or the name of a file of the Rake task.",
-        show_default=False,
-    ),
+    str, typer.Argument(metavar="BACKUP_ID", help=_PINNABLE, show_default=False, autocompletion=completion.pinnable)
+]
+UnpinArgument = Annotated[
+    str, typer.Argument(metavar="BACKUP_ID", help=_PINNABLE, show_default=False, autocompletion=completion.pinned)
 ]
 
 
@@ -135,7 +134,7 @@ def pin(session: Session, *, backup_id: PinArgument) -> None:
     write(f"pinned {session.store().pin(backup_id)}\n")
 
 
-def unpin(session: Session, *, backup_id: PinArgument) -> None:
+def unpin(session: Session, *, backup_id: UnpinArgument) -> None:
     """Let a backup be pruned again.
 
     \b

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from .. import completion
+
 Storages = Annotated[
     list[str] | None,
     typer.Option(
@@ -38,6 +40,7 @@ Archiver = Annotated[
     typer.Option(
         "--repositories-archiver",
         metavar="gitaly|git",
+        autocompletion=lambda: ("gitaly", "git"),
         help="What moves repositories. Default: gitaly, where a Gitaly is configured and gitaly-backup is found.",
         show_default=False,
     ),
@@ -56,5 +59,10 @@ Incremental = Annotated[
 ]
 Base = Annotated[
     str | None,
-    typer.Option("--base", metavar="BACKUP_ID", help="On this backup. Default: the newest that can serve."),
+    typer.Option(
+        "--base",
+        metavar="BACKUP_ID",
+        help="On this backup. Default: the newest that can serve.",
+        autocompletion=completion.backups,
+    ),
 ]

@@ -17,6 +17,7 @@ from gitlab_backup.events import ComponentWarned
 from gitlab_backup.store import LATEST, BackupStore
 
 from .. import documents
+from ..completion import components
 from ..display.plan import header, notes, plan
 from ..output import columns, complain
 from ..reporting import Reports, reporting
@@ -66,9 +67,15 @@ def restore_all(
     *,
     backup_id: BackupIdArgument,
     skip: Annotated[
-        list[str] | None, typer.Option(metavar="ID", help="Leave a component as it is. Repeat it, or give a list: a,b.")
+        list[str] | None,
+        typer.Option(
+            metavar="ID", help="Leave a component as it is. Repeat it, or give a list: a,b.", autocompletion=components
+        ),
     ] = None,
-    only: Annotated[list[str] | None, typer.Option(metavar="ID", help="Restore this component only. Likewise.")] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="Restore this component only. Likewise.", autocompletion=components),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     force_version: Annotated[
         bool, typer.Option("--force-version", help="Restore into another version of GitLab, at your own risk.")

@@ -8,7 +8,7 @@ import typer
 
 from gitlab_backup.errors import BackupNotFoundError, DamagedError, UsageError
 
-from .. import documents
+from .. import completion, documents
 from ..output import complain, write_json
 from ..reporting import Reports, logging
 from ..run import running
@@ -27,7 +27,13 @@ def verify(
     session: Session,
     *,
     backup_id: Annotated[
-        str | None, typer.Argument(metavar="[BACKUP_ID]", help="The id of a backup, or `latest`.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="[BACKUP_ID]",
+            help="The id of a backup, or `latest`.",
+            show_default=False,
+            autocompletion=completion.backups_and_latest,
+        ),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Verify every backup in the backup path.")] = False,
     jobs: Annotated[
