@@ -19,7 +19,8 @@ from attrs import define, field, frozen
 from .backup_id import BackupId
 from .errors import BackupNotFoundError, LockedError, MetadataError, RefusedError, StoreError
 from .metadata import Metadata
-from .streams.files import FileSink, publish, remove_durably, remove_tree, sync_directory, sync_tree
+from .streams.files import FileSink, publish, remedy, remove_durably, remove_tree, sync_directory, sync_tree
+from .streams.system import system
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -37,6 +38,7 @@ _LEGACY = re.compile(
 """A backup of the Rake task, as the task itself knows those that it prunes: other names are of `BACKUP=name`."""
 _LARGEST = 1 << 16
 """Bytes of what a lock is told."""
+_LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _PATIENCE = 50
 _MOMENT = 0.1
 """Seconds between two looks at a lock whose holder is dead."""
@@ -113,7 +115,7 @@ class BackupStore:
         """
         self._make()
         try:
-            descriptor = os.open(self.path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            descriptor = system().open(self.path / LOCK_NAME, _LOCK, 0o600)
         except OSError as error:
             raise self._unusable(error) from error
         try:
@@ -248,7 +250,7 @@ class BackupStore:
             backup_id = backup_id.later()
         path = self.path / f".{backup_id}{_PARTIAL}"
         try:
-            path.mkdir(mode=0o700)
+            system().mkdir(path, 0o700)
             path.chmod(0o700)
         except OSError as error:
             raise self._unusable(error) from error
@@ -272,7 +274,7 @@ class BackupStore:
             if not self.path.exists():
                 self.path.mkdir(mode=0o700, parents=True)
                 self.path.chmod(0o700)
-            if not stat.S_ISDIR(self.path.stat().st_mode):
+            if not self.path.is_dir():
                 raise StoreError(
                     f"the backup path {self.path} is not a directory",
                     hint="Set another one: `backup.path` in gitlab.yml, or --backup-path.",
@@ -281,10 +283,9 @@ class BackupStore:
             raise self._unusable(error) from error
 
     def _unusable(self, error: OSError) -> StoreError:
-        return StoreError(
-            f"the backup path {self.path} cannot be used: {error.strerror}",
-            hint="Check its owner and mode, or set another one: `backup.path` in gitlab.yml, or --backup-path.",
-        )
+        own = "Check its owner and mode, or set another one: `backup.path` in gitlab.yml, or --backup-path."
+        hint = own if isinstance(error, PermissionError) else remedy(error) or own
+        return StoreError(f"the backup path {self.path} cannot be used: {error.strerror}", hint=hint)
 
     def _locked(self, holder: dict[str, object]) -> LockedError:
         who = "{operation} (pid {pid}, since {since})".format(**holder) if holder else "another process"
@@ -356,22 +357,22 @@ def _flock(descriptor: int) -> bool:
 
 
 def _holder(descriptor: int) -> dict[str, object]:
-    """Return what the holder of a lock says of itself; nothing where it has not said it yet."""
+    """Return what the holder of a lock says of itself; nothing where it has not said it yet, or in no such words."""
     try:
         holder = json.loads(os.pread(descriptor, _LARGEST, 0))
         told = {"progress": holder["progress"]} if "progress" in holder else {}
         return {key: holder[key] for key in ("operation", "pid", "since")} | told
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return {}
 
 
 def _lives(pid: object) -> bool:
     try:
         os.kill(pid if isinstance(pid, int) and pid > 0 else os.getpid(), 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except OSError:
-        return True
+        pass
     return True
 
 

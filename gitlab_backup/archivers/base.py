@@ -13,6 +13,7 @@ from ..manifest import FILTER
 from ..streams.background import BackgroundSink
 from ..streams.files import FileSink, digest_in_place
 from ..streams.sink import CountingSink
+from ..streams.system import system
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -147,7 +148,7 @@ def make_private(directory: Path | str) -> None:
         return
     make_private(os.path.dirname(directory))  # noqa: PTH120 - likewise
     with suppress(FileExistsError):  # made by another thread
-        os.mkdir(directory, 0o700)  # noqa: PTH102 - likewise
+        system().mkdir(directory, 0o700)
     os.chmod(directory, 0o700)  # noqa: PTH101 - likewise
 
 

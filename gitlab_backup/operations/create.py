@@ -29,7 +29,7 @@ from .base import with_base
 from .journal import recover
 from .plan import NOT_SELECTED, plan
 from .progress import Progress
-from .run import Tally, Telling, run_all
+from .run import Tally, Telling, hint_of, run_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -163,7 +163,7 @@ class _Run:
         """Decide whether this is a backup. Raises `BackupFailedError` where it is not."""
         if self.failures and not self.chosen.keep_going:
             component, error = self.failures[0]
-            raise self._failed(f"{component}: {error}", getattr(error, "hint", None)) from error
+            raise self._failed(f"{component}: {error}", hint_of(error)) from error
         if not any(record.status in {Status.COMPLETE, Status.WARNING} for record in self.records.values()):
             reasons = "; ".join(f"{r.id}: {r.reason}" for r in self.records.values() if r.reason != NOT_SELECTED)
             raise self._failed(f"nothing could be backed up ({reasons})", None)

@@ -25,7 +25,7 @@ from .conditions import check_space, check_version, damaged
 from .contents import Contents, Documents
 from .journal import JOURNAL_NAME, Entry, Journal, Phase, Step, finish, recover, restore_job, settle
 from .progress import Progress
-from .run import Tally, Telling, default_jobs, run_all
+from .run import Tally, Telling, default_jobs, hint_of, run_all
 from .verify import components_of, record_of, verify
 
 if TYPE_CHECKING:
@@ -230,8 +230,7 @@ class _Run:
         except (GitLabBackupError, OSError) as error:
             if self.stop.requested:
                 raise
-            hint = getattr(error, "hint", None)
-            raise RestoreFailedError(f"{step.job.component.id}: {error}", hint=hint) from error
+            raise RestoreFailedError(f"{step.job.component.id}: {error}", hint=hint_of(error)) from error
 
     def _settle(self, journal: Journal, error: BaseException, cancel: Cancellation) -> None:
         """Undo everything, or finish what cannot be undone, and raise an error that says which it was."""

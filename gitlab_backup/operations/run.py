@@ -12,6 +12,7 @@ from attrs import define, field
 
 from ..errors import CancelledError
 from ..events import ComponentFinished, ComponentProgressed, ComponentStarted, ComponentWarned, Status
+from ..streams.files import remedy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -98,6 +99,12 @@ class Tally:
         )
         self.tell(event)
         return event
+
+
+def hint_of(error: BaseException) -> str | None:
+    """Return what to do about an error: what it says itself, or what is known of the system's error that it is of."""
+    origin = error if isinstance(error, OSError) else error.__cause__
+    return getattr(error, "hint", None) or (remedy(origin) if isinstance(origin, OSError) else None)
 
 
 def run_all(tasks: Iterable[Callable[[], None]], *, jobs: int, cancel: Cancellation) -> None:

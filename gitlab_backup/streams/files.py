@@ -60,7 +60,7 @@ class FileSink:
             system().chmod(self._fd, mode)
         except OSError as error:
             self.abort()
-            raise _failure(path, "cannot be created", error) from error
+            raise failure(path, "cannot be created", error) from error
 
     @property
     def sha256(self) -> str:
@@ -75,7 +75,7 @@ class FileSink:
         try:
             _write_all(self._fd, view)
         except OSError as error:
-            raise _failure(self.path, "cannot be written", error) from error
+            raise failure(self.path, "cannot be written", error) from error
         self._digest.update(view)
         self.size += len(view)
 
@@ -88,7 +88,7 @@ class FileSink:
             system().close(fd)
         except OSError as error:
             # Some file systems (NFS, quotas) tell only now that the data did not fit.
-            raise _failure(self.path, "cannot be written", error) from error
+            raise failure(self.path, "cannot be written", error) from error
         self._there = False
 
     def abort(self) -> None:
@@ -124,7 +124,7 @@ def digest_in_place(path: Path, *, check: Callable[[], None], mode: int = 0o600)
         finally:
             calls.close(fd)
     except OSError as error:
-        raise _failure(path, "cannot be read", error) from error
+        raise failure(path, "cannot be read", error) from error
     return size, digest.hexdigest()
 
 
@@ -151,7 +151,7 @@ def write_durably(path: Path, data: bytes, *, mode: int = 0o600) -> None:
                 calls.unlink(temporary)
             raise
     except OSError as error:
-        raise _failure(path, "cannot be written", error) from error
+        raise failure(path, "cannot be written", error) from error
     sync_directory(path.parent)
 
 
@@ -161,7 +161,7 @@ def remove_durably(path: Path) -> None:
         with suppress(FileNotFoundError):
             system().unlink(path)
     except OSError as error:
-        raise _failure(path, "cannot be removed", error) from error
+        raise failure(path, "cannot be removed", error) from error
     sync_directory(path.parent)
 
 
@@ -170,7 +170,7 @@ def sync_directory(path: Path) -> None:
     try:
         _sync(path, _DIRECTORY)
     except OSError as error:
-        raise _failure(path, "cannot be brought to disk", error) from error
+        raise failure(path, "cannot be brought to disk", error) from error
 
 
 def sync_tree(root: Path) -> None:
@@ -192,7 +192,7 @@ def sync_tree(root: Path) -> None:
             calls.close(fd)
         _sync_each(root)
     except OSError as error:
-        raise _failure(root, "cannot be brought to disk", error) from error
+        raise failure(root, "cannot be brought to disk", error) from error
 
 
 def publish(staging: Path, final: Path) -> None:
@@ -214,7 +214,7 @@ def publish(staging: Path, final: Path) -> None:
     except FileExistsError as error:
         raise StreamError(f"{final} exists already", hint="Move it away, if it is not needed there.") from error
     except OSError as error:
-        raise _failure(final, f"cannot be made from {staging.name}", error) from error
+        raise failure(final, f"cannot be made from {staging.name}", error) from error
     sync_directory(final.parent)
     if staging.parent != final.parent:
         sync_directory(staging.parent)
@@ -225,7 +225,7 @@ def free_bytes(path: Path) -> int:
     try:
         numbers = system().statvfs(path)
     except OSError as error:
-        raise _failure(path, "cannot be asked for its free space", error) from error
+        raise failure(path, "cannot be asked for its free space", error) from error
     return numbers.f_bavail * numbers.f_frsize
 
 
@@ -249,7 +249,7 @@ def remove_tree(path: Path, *, check: Callable[[], None] = lambda: None) -> None
     except FileNotFoundError:
         return
     except OSError as error:
-        raise _failure(path, "cannot be removed", error) from error
+        raise failure(path, "cannot be removed", error) from error
 
 
 def _remove_entry(name: str, root: int, check: Callable[[], None]) -> None:
@@ -324,5 +324,11 @@ def _sync_each(root: Path) -> None:
         _sync(directory, _DIRECTORY)
 
 
-def _failure(path: Path, what: str, error: OSError) -> StreamError:
-    return StreamError(f"{path} {what}: {error.strerror}", hint=_HINTS.get(error.errno or 0))
+def failure(path: Path | str, what: str, error: OSError) -> StreamError:
+    """Return the error that says what cannot be done with a file and why, and what to do about it."""
+    return StreamError(f"{path} {what}: {error.strerror}", hint=remedy(error))
+
+
+def remedy(error: OSError) -> str | None:
+    """Return what to do about an error of writing, where that is known."""
+    return _HINTS.get(error.errno or 0)

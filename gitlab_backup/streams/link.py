@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
-import os
 from typing import TYPE_CHECKING, Final
 
-from ..errors import StreamError
+from .files import failure
+from .system import system
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,9 +29,9 @@ def link(source: Path | str, target: Path | str) -> bool:
     Raises `StreamError` where there is no such file, or the name cannot be made.
     """
     try:
-        os.link(source, target, follow_symlinks=False)
+        system().link(source, target)
     except OSError as error:
         if error.errno in _CANNOT:
             return False
-        raise StreamError(f"{target} cannot be made a link to {source}: {error.strerror}") from error
+        raise failure(target, f"cannot be made a link to {source}", error) from error
     return True

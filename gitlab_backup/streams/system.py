@@ -27,9 +27,32 @@ _SYNCFS_REPORTS: Final = (5, 8)
 class System:
     """What this library has the kernel do to files. Methods raise `OSError`."""
 
-    def open(self, path: str | Path, flags: int, mode: int = 0, *, dir_fd: int | None = None) -> int:
+    def open(self, path: str | bytes | Path, flags: int, mode: int = 0, *, dir_fd: int | None = None) -> int:
         """Return a new descriptor."""
         return os.open(path, flags, mode, dir_fd=dir_fd)
+
+    def mkdir(self, path: str | bytes | Path, mode: int, *, dir_fd: int | None = None) -> None:
+        """Make a directory. Its mode is that and the umask's."""
+        os.mkdir(path, mode, dir_fd=dir_fd)
+
+    def mkfifo(self, path: bytes, mode: int, *, dir_fd: int | None = None) -> None:
+        """Make a named pipe, likewise."""
+        os.mkfifo(path, mode, dir_fd=dir_fd)
+
+    def symlink(self, target: bytes, path: bytes, *, dir_fd: int | None = None) -> None:
+        """Make a symbolic link to `target`."""
+        os.symlink(target, path, dir_fd=dir_fd)
+
+    def link(
+        self,
+        source: str | bytes | Path,
+        path: str | bytes | Path,
+        *,
+        source_fd: int | None = None,
+        dir_fd: int | None = None,
+    ) -> None:
+        """Give a file, or a symbolic link itself, a second name."""
+        os.link(source, path, src_dir_fd=source_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
 
     def write(self, fd: int, data: bytes | memoryview) -> int:
         """Return how many bytes were written: perhaps not all."""
@@ -78,7 +101,7 @@ class System:
         """Move an entry of one open directory into another."""
         os.rename(name, new_name, src_dir_fd=source_fd, dst_dir_fd=target_fd)
 
-    def unlink(self, path: str | Path, *, dir_fd: int | None = None) -> None:
+    def unlink(self, path: str | bytes | Path, *, dir_fd: int | None = None) -> None:
         """Remove a file, or a symbolic link itself."""
         os.unlink(path, dir_fd=dir_fd)
 

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-CHANGES: Final = ("create", "write", "fsync", "syncfs", "rename", "rename_new", "unlink", "rmdir")
+MAKES: Final = ("create", "mkdir", "mkfifo", "symlink", "link")
+"""The calls that make something new."""
+CHANGES: Final = (*MAKES, "write", "fsync", "syncfs", "rename", "rename_new", "unlink", "rmdir")
 """The calls that can find a full or broken disk."""
 READS: Final = ("read", "pread")
 
@@ -24,11 +26,38 @@ class Watched(System):
     def __init__(self, watch: Callable[[str, object], None]) -> None:
         self._watch = watch
 
-    def open(self, path: str | Path, flags: int, mode: int = 0, *, dir_fd: int | None = None) -> int:
+    def open(self, path: str | bytes | Path, flags: int, mode: int = 0, *, dir_fd: int | None = None) -> int:
         """See `System`."""
         if flags & os.O_CREAT:
             self._watch("create", path)
         return super().open(path, flags, mode, dir_fd=dir_fd)
+
+    def mkdir(self, path: str | bytes | Path, mode: int, *, dir_fd: int | None = None) -> None:
+        """See `System`."""
+        self._watch("mkdir", path)
+        super().mkdir(path, mode, dir_fd=dir_fd)
+
+    def mkfifo(self, path: bytes, mode: int, *, dir_fd: int | None = None) -> None:
+        """See `System`."""
+        self._watch("mkfifo", path)
+        super().mkfifo(path, mode, dir_fd=dir_fd)
+
+    def symlink(self, target: bytes, path: bytes, *, dir_fd: int | None = None) -> None:
+        """See `System`."""
+        self._watch("symlink", path)
+        super().symlink(target, path, dir_fd=dir_fd)
+
+    def link(
+        self,
+        source: str | bytes | Path,
+        path: str | bytes | Path,
+        *,
+        source_fd: int | None = None,
+        dir_fd: int | None = None,
+    ) -> None:
+        """See `System`."""
+        self._watch("link", path)
+        super().link(source, path, source_fd=source_fd, dir_fd=dir_fd)
 
     def write(self, fd: int, data: bytes | memoryview) -> int:
         """See `System`."""
@@ -70,7 +99,7 @@ class Watched(System):
         self._watch("move", source_fd)
         super().move(name, source_fd, new_name, target_fd)
 
-    def unlink(self, path: str | Path, *, dir_fd: int | None = None) -> None:
+    def unlink(self, path: str | bytes | Path, *, dir_fd: int | None = None) -> None:
         """See `System`."""
         self._watch("unlink", path)
         super().unlink(path, dir_fd=dir_fd)
@@ -108,7 +137,7 @@ class Failing(Watched):
 
 def path_of(what: object) -> str:
     """Return the path of what a call is about."""
-    return os.readlink(f"/proc/self/fd/{what}") if isinstance(what, int) else os.fspath(what)  # type: ignore[call-overload]  # noqa: PTH115
+    return os.readlink(f"/proc/self/fd/{what}") if isinstance(what, int) else os.fsdecode(what)  # type: ignore[arg-type]  # noqa: PTH115
 
 
 ERRORS: Final = {name: getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EIO")}

@@ -12,6 +12,7 @@ import pytest
 from attrs import evolve
 
 from gitlab_backup import Backup, BackupStore
+from gitlab_backup.archivers.base import RepositoryOptions
 from gitlab_backup.errors import DamagedError, GitLabBackupError
 from gitlab_backup.events import Status
 from gitlab_backup.operations.prune import PruneOptions, prune
@@ -23,7 +24,7 @@ from tests.operations.pruned_store import id_at, is_whole, make_backup
 from tests.support import compare
 from tests.support.accounts import is_root
 
-from .broken import CHANGES, ERRORS, READS, Failing, Watched, path_of
+from .broken import CHANGES, ERRORS, MAKES, READS, Failing, Watched, path_of
 from .outcomes import LOCK, entries, unchanged
 from .schedule import chosen
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from .plugin import Injected
 
 FILES = ("uploads", "lfs", "external_diffs")
-GROWING = ("create", "write", "fsync", "syncfs", "rename", "rename_new")
+GROWING = (*MAKES, "write", "fsync", "syncfs", "rename", "rename_new")
 """The calls that a full disk can refuse. What makes something disappear is not what that is about."""
 
 
@@ -61,36 +62,54 @@ def _error(run: Callable[[], object]) -> GitLabBackupError | None:
 @pytest.mark.slow
 @pytest.mark.timeout(1700)
 @pytest.mark.parametrize("error", ERRORS)
-@pytest.mark.parametrize("only", [FILES, ("db",), ("repositories",)])
+@pytest.mark.parametrize("only", [FILES, ("db",), ("repositories",), ("repositories", "increments")])
 def test_a_backup(source: ThrowawayInstallation, injected: Injected, error: str, only: tuple[str, ...]) -> None:
     """Whichever call fails: an error of ours, no new backup, nothing left; and the next one succeeds."""
     instance = source.instance()
+    incremental = "increments" in only
+    base = [Backup.create(instance, only=["repositories"]).id] if incremental else []
 
     def run() -> Backup:
-        return Backup.create(instance, only=only, jobs=1)
+        components = [each for each in only if each != "increments"]
+        options = RepositoryOptions(incremental=incremental)
+        return Backup.create(instance, only=components, jobs=1, repositories=options)
+
+    def clear() -> None:
+        for name in entries(source.backup_path):
+            if name not in base:
+                shutil.rmtree(source.backup_path / name)
 
     place = str(source.backup_path)
-    total = _calls(GROWING, run, about=place)
-    shutil.rmtree(source.backup_path)
-    for at in chosen(total, few=3 if only == FILES else 1, most=60 if only == FILES else 12, salt=f"{error} {only}"):
+    seen: list[str] = []
+
+    def note(call: str, what: object) -> None:
+        if call in GROWING and place in path_of(what):
+            seen.append(call)
+
+    with using(Watched(note)):
+        assert run().manifest is not None
+    assert ("link" in seen) == ("repositories" in only)
+    clear()
+    few, most = (3, 60) if only == FILES else (1, 12)
+    for at in chosen(len(seen), few=few, most=most, salt=f"{error} {only}", kinds=seen):
         failing = Failing(ERRORS[error], kinds=GROWING, at=at, about=place)
         with using(failing):
             raised = _error(run)
         if not failing.failed:  # it had fewer calls this time: pieces that come from programs are of any size
             assert raised is None
-            shutil.rmtree(source.backup_path)
+            clear()
             continue
         assert raised is not None, failing.failed
         assert os.strerror(ERRORS[error]) in str(raised), failing.failed
         if failing.failed == f"fsync {place}":
             # The backup is there, but might not outlive a crash.
             assert all(is_whole(source.backup_path / name) for name in entries(source.backup_path))
-            shutil.rmtree(source.backup_path)
+            clear()
         else:
             assert raised.hint, failing.failed
-            assert [] == entries(source.backup_path), failing.failed
+            assert base == entries(source.backup_path), failing.failed
         injected(error, "backup")
-    assert [run().id] == entries(source.backup_path)
+    assert [*base, run().id] == entries(source.backup_path)
     shutil.rmtree(source.backup_path)
 
 
@@ -107,11 +126,14 @@ def test_a_restore(world: World, injected: Injected, error: str) -> None:
     journal = f"rename {copy.backup_path}/{JOURNAL}"
     decided = max(number for number, call in enumerate(seen, 1) if call == journal)
     copy.remove()
-    for at in chosen(decided, few=4, most=36, salt=f"restore {error}"):
+    kinds = [call.partition(" ")[0] for call in seen]
+    assert {"create", "mkdir", "symlink", "link", "write"} <= set(kinds)
+    for at in chosen(decided, few=4, most=36, salt=f"restore {error}", kinds=kinds):
         failing = Failing(ERRORS[error], kinds=GROWING, at=at)
-        with using(failing), pytest.raises(GitLabBackupError, match=os.strerror(ERRORS[error])):
+        with using(failing), pytest.raises(GitLabBackupError, match=os.strerror(ERRORS[error])) as caught:
             made.restore(target.instance(), only=FILES, jobs=1)
         assert failing.failed
+        assert caught.value.hint, failing.failed
         unchanged(target, world.before)
         injected(error, "restore")
     # Once it is written that the restore is decided, only its way to the disk can fail.

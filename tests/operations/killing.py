@@ -53,7 +53,7 @@ sys.addaudithook(hook)
 if order["calls"]:
     from tests.faults.broken import CHANGES, READS, Watched
     # Of those that an audit hook hears of, too, each is one step.
-    more = {*CHANGES, *READS} - {"rename", "unlink", "rmdir"}
+    more = {*CHANGES, *READS} - {"rename", "unlink", "rmdir", "mkdir", "link"}
     with using(Watched(lambda call, what: step() if call in more else None)):
         run()
 else:

@@ -268,7 +268,7 @@ class _Stopping(System):
     def __init__(self, cancel: Cancellation, last: int) -> None:
         self._cancel, self._left = cancel, last
 
-    def unlink(self, path: str | Path, *, dir_fd: int | None = None) -> None:
+    def unlink(self, path: str | bytes | Path, *, dir_fd: int | None = None) -> None:
         self._left -= 1
         if self._left == 0:
             self._cancel.request()

@@ -43,7 +43,7 @@ class Recorder(System):
         if call in self._failing:
             raise OSError(self._failing[call], os.strerror(self._failing[call]))
 
-    def open(self, path: str | Path, flags: int, mode: int = 0, *, dir_fd: int | None = None) -> int:
+    def open(self, path: str | bytes | Path, flags: int, mode: int = 0, *, dir_fd: int | None = None) -> int:
         fd = super().open(path, flags, mode, dir_fd=dir_fd)
         self._names[fd] = "directory" if flags & os.O_DIRECTORY else "file"
         return fd
@@ -326,7 +326,7 @@ def test_remove_tree_says_what_it_cannot(tree: Path) -> None:
     """What cannot be removed is an error, not a silence."""
 
     class Stubborn(System):
-        def unlink(self, path: str | Path, *, dir_fd: int | None = None) -> None:  # noqa: ARG002
+        def unlink(self, path: str | bytes | Path, *, dir_fd: int | None = None) -> None:  # noqa: ARG002
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
     with using(Stubborn()), pytest.raises(StreamError, match="staging cannot be removed"):

@@ -146,9 +146,9 @@ class Restoration:
         """Extract the archive; complete and on disk afterwards. The old is untouched."""
         for directory in self.made:
             with suppress(FileExistsError):  # another component's restore may need it too
-                directory.mkdir(mode=0o755)
+                system().mkdir(directory, 0o755)
                 directory.chmod(0o755)  # whatever the umask: GitLab must get through
-        self.new.mkdir(mode=0o700)
+        system().mkdir(self.new, 0o700)
         self.new.chmod(0o700)
         limits = self._limits(job)
         root = os.open(self.new, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -198,21 +198,21 @@ class Restoration:
             for name in self.excludes:
                 model = self.target / name
                 if model.is_dir() and not model.is_symlink() and not os.path.lexists(self.new / name):
-                    (self.new / name).mkdir(mode=0o700)
+                    system().mkdir(self.new / name, 0o700)
                     Attributes.of(model).give(self.new / name)
 
     def swap(self) -> None:
         """Move the old aside and the new to its place."""
         if not self.inside:
             if self.before is None:
-                self.old.mkdir(mode=0o700)  # says that the swap has begun
+                system().mkdir(self.old, 0o700)  # says that the swap has begun
             else:
                 _move(self.target, self.old)
             _move(self.new, self.target)
             sync_directory(self.target.parent)
             return
         attributes = Attributes.of(self.new)
-        self.moving.mkdir(mode=0o700)
+        system().mkdir(self.moving, 0o700)
         self._move_all(self.target, self.moving)
         _move(self.moving, self.old)
         with _writable(self.new, attributes):
@@ -252,7 +252,7 @@ class Restoration:
             self.target.chmod(stat.S_IMODE(self.target.stat().st_mode) | stat.S_IRWXU)
         if os.path.lexists(self.old):
             with suppress(FileExistsError):
-                self.new.mkdir(mode=0o700)
+                system().mkdir(self.new, 0o700)
             self.new.chmod(0o700)
             self._move_all(self.target, self.new)
             _move(self.old, self.moving)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field
 
-from ...errors import StreamError
+from ...streams.files import failure
+from ...streams.system import system
 from .log import Failures
 
 if TYPE_CHECKING:
@@ -33,9 +34,9 @@ class ReportFile:
     def create(cls, path: Path) -> Iterator[ReportFile]:
         """Begin a new report in place of an earlier one. Raises `StreamError`."""
         try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            fd = system().open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise StreamError(f"{path} cannot be written: {error.strerror}") from error
+            raise failure(path, "cannot be written", error) from error
         try:
             yield cls(fd, path)
         finally:
@@ -46,9 +47,9 @@ class ReportFile:
         line = json.dumps([state, f"{request.storage}/{request.relative_path}", error]).encode() + b"\n"
         try:
             with self._lock:
-                os.write(self._fd, line)
-        except OSError as failure:
-            raise StreamError(f"{self._path} cannot be written: {failure.strerror}") from failure
+                system().write(self._fd, line)
+        except OSError as problem:
+            raise failure(self._path, "cannot be written", problem) from problem
 
 
 @define
@@ -67,13 +68,15 @@ class Summary:
 
     @classmethod
     def read(cls, path: Path) -> Summary:
-        """Read a report, perhaps one that a crash has cut."""
+        """Read a report, perhaps one that a crash has cut: lines that are none are passed over."""
         summary = cls()
         with path.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 try:
                     state, name, error = json.loads(line)
-                except ValueError:
+                except (ValueError, TypeError, RecursionError):
+                    continue
+                if not isinstance(name, str):
                     continue
                 if state == "started":
                     summary.begun.add(name)

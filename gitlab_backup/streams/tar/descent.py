@@ -10,6 +10,8 @@ from typing import Final
 
 from attrs import define
 
+from ..system import system
+
 _DIRECTORY: Final = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_DIRECTORIES: Final = 64
 """How many directories above the present one are kept open. Those further up are opened again on the way back."""
@@ -80,11 +82,11 @@ class Descent:
         self._go(names[:-1])
         parent, name = _open(self._stack[-1]), names[-1]
         try:
-            os.mkdir(name, 0o700, dir_fd=parent)
+            system().mkdir(name, 0o700, dir_fd=parent)
         except FileExistsError:
             if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
-                os.unlink(name, dir_fd=parent)
-                os.mkdir(name, 0o700, dir_fd=parent)
+                system().unlink(name, dir_fd=parent)
+                system().mkdir(name, 0o700, dir_fd=parent)
         fd, status = _open_directory(parent, name)
         self._push(Level(name, fd, identity(status)))
         self._here = path
@@ -118,7 +120,7 @@ class Descent:
         try:
             fd, status = _open_directory(parent, name)
         except FileNotFoundError:
-            os.mkdir(name, 0o700, dir_fd=parent)
+            system().mkdir(name, 0o700, dir_fd=parent)
             fd, status = _open_directory(parent, name)
             self._push(Level(name, fd, identity(status), mode=_IMPLIED_MODE))
             return

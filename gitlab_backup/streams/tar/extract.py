@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from attrs import frozen
 
 from ...errors import CorruptStreamError, StreamError
+from ..files import remedy
 from ..system import system
 from .check import check_name
 from .descent import Descent, identity, names_of
@@ -130,7 +131,8 @@ class _Extraction:
         try:
             self._tree.unwind()
         except (OSError, OverflowError) as error:
-            raise StreamError(f"a directory of the archive cannot be completed: {error}") from error
+            hint = remedy(error) if isinstance(error, OSError) else None
+            raise StreamError(f"a directory of the archive cannot be completed: {error}", hint=hint) from error
 
     def _tell(self, step: int) -> None:
         read, written = self._reader.offset, self._bytes
@@ -169,11 +171,11 @@ class _Extraction:
         elif member.kind is Kind.HARD_LINK:
             self._hard_link(parent, name, member)
         elif member.kind is Kind.SYMBOLIC_LINK:
-            self._make(parent, name, lambda: os.symlink(member.link, name, dir_fd=parent))
+            self._make(parent, name, lambda: system().symlink(member.link, name, dir_fd=parent))
             os.chown(name, *self._owner(member), dir_fd=parent, follow_symlinks=False)
             os.utime(name, ns=(self._tree.now, member.mtime_ns), dir_fd=parent, follow_symlinks=False)
         else:
-            self._make(parent, name, lambda: os.mkfifo(name, 0o600, dir_fd=parent))
+            self._make(parent, name, lambda: system().mkfifo(name, 0o600, dir_fd=parent))
             fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
             self._finish(fd, member)
 
@@ -184,13 +186,14 @@ class _Extraction:
         level.mode, level.owner, level.mtime_ns = member.mode, self._owner(member), member.mtime_ns
 
     def _file(self, parent: int, name: bytes, member: Member) -> None:
+        calls = system()
         try:
-            fd = os.open(name, _CREATE, 0o600, dir_fd=parent)
+            fd = calls.open(name, _CREATE, 0o600, dir_fd=parent)
         except FileExistsError:
-            os.unlink(name, dir_fd=parent)
-            fd = os.open(name, _CREATE, 0o600, dir_fd=parent)
+            calls.unlink(name, dir_fd=parent)
+            fd = calls.open(name, _CREATE, 0o600, dir_fd=parent)
         try:
-            at, write = 0, system().write
+            at, write = 0, calls.write
             for position, data in self._reader.blocks():
                 if position != at:
                     os.lseek(fd, position, os.SEEK_SET)
@@ -229,7 +232,7 @@ class _Extraction:
             self._make(
                 parent,
                 name,
-                lambda: os.link(first, name, src_dir_fd=fd, dst_dir_fd=parent, follow_symlinks=False),
+                lambda: system().link(first, name, source_fd=fd, dir_fd=parent),
                 same_as=status,
             )
         finally:
@@ -244,7 +247,7 @@ class _Extraction:
         except FileExistsError:
             there = os.stat(name, dir_fd=parent, follow_symlinks=False)
             if same_as is None or identity(there) != identity(same_as):
-                os.unlink(name, dir_fd=parent)
+                system().unlink(name, dir_fd=parent)
                 make()
 
     def _owner(self, member: Member) -> tuple[int, int]:
@@ -292,6 +295,5 @@ def _failure(member: Member, error: OSError | OverflowError) -> StreamError:
         return _refusal(member, "must not be extracted: its path leads through what is not a directory")
     if error.errno in (errno.EISDIR, errno.ENOTEMPTY):
         return _refusal(member, "must not be extracted: it takes the place of a directory")
-    hint = "Free space on the file system, and try again." if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
     name = display(member.name)[:200]
-    return StreamError(f"the member {name!r} of the archive cannot be extracted: {error.strerror}", hint=hint)
+    return StreamError(f"the member {name!r} of the archive cannot be extracted: {error.strerror}", hint=remedy(error))
