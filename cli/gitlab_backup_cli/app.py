@@ -11,6 +11,7 @@ from gitlab_backup.errors import ConfigurationError
 
 from . import settings
 from .commands import backup, check, config, listing, prune, restore, status, verification, version
+from .help import Command, Group
 from .session import on_installation
 
 _EPILOG = """\b
@@ -27,6 +28,7 @@ _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 app = typer.Typer(
     name="gitlab-backup-cli",
+    cls=Group,
     help="Back up and restore a self-managed GitLab, list, verify and prune its backups, and check its health.",
     epilog=_EPILOG,
     # Help is plain text: it looks the same on every terminal, in a log and in a pipe.
@@ -35,9 +37,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings=_SETTINGS,
 )
-_backup = typer.Typer(help="Make backups.", rich_markup_mode=None, context_settings=_SETTINGS)
-_restore = typer.Typer(help="Restore backups.", rich_markup_mode=None, context_settings=_SETTINGS)
-_config = typer.Typer(help="Look at the configuration.", rich_markup_mode=None, context_settings=_SETTINGS)
+_backup = typer.Typer(cls=Group, help="Make backups.", rich_markup_mode=None, context_settings=_SETTINGS)
+_restore = typer.Typer(cls=Group, help="Restore backups.", rich_markup_mode=None, context_settings=_SETTINGS)
+_config = typer.Typer(cls=Group, help="Look at the configuration.", rich_markup_mode=None, context_settings=_SETTINGS)
 app.add_typer(_backup, name="backup")
 app.add_typer(_restore, name="restore")
 app.add_typer(_config, name="config")
@@ -87,15 +89,15 @@ def _top(
     """Take the options before the command: those of the installation go to the session."""
 
 
-_backup.command("all")(on_installation(backup.backup_all))
-_restore.command("all")(on_installation(restore.restore_all))
-app.command("list")(on_installation(listing.list_backups))
-app.command("show")(on_installation(listing.show))
-app.command("status")(on_installation(status.status))
-app.command("verify")(on_installation(verification.verify))
-app.command("check")(on_installation(check.check))
-app.command("prune")(on_installation(prune.prune))
-app.command("pin")(on_installation(prune.pin))
-app.command("unpin")(on_installation(prune.unpin))
-_config.command("show")(on_installation(config.show))
-app.command("version")(version.version)
+_backup.command("all", cls=Command)(on_installation(backup.backup_all))
+_restore.command("all", cls=Command)(on_installation(restore.restore_all))
+app.command("list", cls=Command)(on_installation(listing.list_backups))
+app.command("show", cls=Command)(on_installation(listing.show))
+app.command("status", cls=Command)(on_installation(status.status))
+app.command("verify", cls=Command)(on_installation(verification.verify))
+app.command("check", cls=Command)(on_installation(check.check))
+app.command("prune", cls=Command)(on_installation(prune.prune))
+app.command("pin", cls=Command)(on_installation(prune.pin))
+app.command("unpin", cls=Command)(on_installation(prune.unpin))
+_config.command("show", cls=Command)(on_installation(config.show))
+app.command("version", cls=Command)(version.version)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from attrs import frozen
 
+from .help import REPORTS
 from .hooks import Hooks
 from .log import FileSink, JournalSink, Log, LogFormat, LogTarget, StreamSink, SyslogSink
 from .parameters import in_place_of
@@ -68,27 +69,40 @@ _LOG = {
     "log_format": Annotated[
         LogFormat | None,
         typer.Option(
-            help="How lines of the log look; json alone also has it on the screen. Default: text.",
+            help="How lines of the log look. Without --log-file and --log-to, json is for the screen. Default: text.",
             show_default=False,
+            rich_help_panel=REPORTS,
         ),
     ],
     "log_file": Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Append what happens to a file.", show_default=False),
+        typer.Option(
+            metavar="FILE", help="Append what happens to a file.", show_default=False, rich_help_panel=REPORTS
+        ),
     ],
     "log_to": Annotated[
         LogTarget | None,
-        typer.Option(help="Send what happens to syslog or the journal.", show_default=False),
+        typer.Option(help="Send what happens to syslog or the journal.", show_default=False, rich_help_panel=REPORTS),
     ],
 }
 _OTHERS = {
     "metrics_file": Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write figures of the run for Prometheus to a file.", show_default=False),
+        typer.Option(
+            metavar="FILE",
+            help="Write figures of the run for Prometheus to a file.",
+            show_default=False,
+            rich_help_panel=REPORTS,
+        ),
     ],
     "hook_directory": Annotated[
         Path | None,
-        typer.Option(metavar="DIRECTORY", help="Run the hooks in this directory.", show_default=False),
+        typer.Option(
+            metavar="DIRECTORY",
+            help="Run the executables in this directory that are named backup-before, restore-failed and so on.",
+            show_default=False,
+            rich_help_panel=REPORTS,
+        ),
     ],
     "hook_timeout": Annotated[
         float | None,
@@ -97,6 +111,7 @@ _OTHERS = {
             min=1,
             help=f"How long each of them may take. Default: {HOOK_SECONDS:g}.",
             show_default=False,
+            rich_help_panel=REPORTS,
         ),
     ],
 }

@@ -11,6 +11,7 @@ from gitlab_backup.errors import ConfigurationError, UsageError
 from gitlab_backup.retention import Rules, parse_span
 
 from .boundary import explain
+from .help import RETENTION
 from .parameters import in_place_of
 from .text import escape, plural, size
 
@@ -81,8 +82,10 @@ class RuleOptions:
 
 def _annotation(name: str) -> object:
     if name == "keep_within":
-        return Annotated[str | None, typer.Option(metavar="SPAN", help=_COUNTS[name], show_default=False)]
-    return Annotated[int | None, typer.Option(metavar="N", help=_COUNTS[name], show_default=False)]
+        span = typer.Option(metavar="SPAN", help=_COUNTS[name], show_default=False, rich_help_panel=RETENTION)
+        return Annotated[str | None, span]
+    number = typer.Option(metavar="N", help=_COUNTS[name], show_default=False, rich_help_panel=RETENTION)
+    return Annotated[int | None, number]
 
 
 taking_rules = in_place_of("rules", RuleOptions, {name: _annotation(name) for name in _COUNTS})

@@ -14,6 +14,7 @@ from attrs import define, field
 from gitlab_backup.errors import CancelledError
 from gitlab_backup.store import BackupStore
 
+from .help import INSTALLATION
 from .settings import Settings
 from .signals import Stopped
 
@@ -134,7 +135,10 @@ def installation_options() -> list[inspect.Parameter]:
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
-            annotation=Annotated[Path | None, typer.Option(metavar=metavar, help=text, show_default=False)],
+            annotation=Annotated[
+                Path | None,
+                typer.Option(metavar=metavar, help=text, show_default=False, rich_help_panel=INSTALLATION),
+            ],
         )
         for name, (metavar, text) in _PANEL.items()
     ]

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import completion
+from ..help import REPOSITORIES
 
 Storages = Annotated[
     list[str] | None,
@@ -15,6 +16,7 @@ Storages = Annotated[
         metavar="NAME",
         help="Of the repositories, only those on this storage. Repeat it, or give a list: a,b.",
         show_default=False,
+        rich_help_panel=REPOSITORIES,
     ),
 ]
 Paths = Annotated[
@@ -24,6 +26,7 @@ Paths = Annotated[
         metavar="GROUP_OR_PROJECT",
         help="Of the repositories, only those of this project, or this group and all below it. Likewise.",
         show_default=False,
+        rich_help_panel=REPOSITORIES,
     ),
 ]
 SkipPaths = Annotated[
@@ -33,6 +36,7 @@ SkipPaths = Annotated[
         metavar="GROUP_OR_PROJECT",
         help="None of the repositories of this project, or this group and all below it. Likewise.",
         show_default=False,
+        rich_help_panel=REPOSITORIES,
     ),
 ]
 Archiver = Annotated[
@@ -43,6 +47,7 @@ Archiver = Annotated[
         autocompletion=lambda: ("gitaly", "git"),
         help="What moves repositories. Default: gitaly, where a Gitaly is configured and gitaly-backup is found.",
         show_default=False,
+        rich_help_panel=REPOSITORIES,
     ),
 ]
 ServerSide = Annotated[
@@ -50,12 +55,17 @@ ServerSide = Annotated[
     typer.Option(
         "--repositories-server-side",
         help="Each Gitaly has the repositories in its own object storage; they are not in the backup.",
+        rich_help_panel=REPOSITORIES,
     ),
 ]
 
 Incremental = Annotated[
     bool,
-    typer.Option("--incremental", help="Back up repositories as increments on an earlier backup; all else in full."),
+    typer.Option(
+        "--incremental",
+        help="Back up repositories as increments on an earlier backup; all else in full.",
+        rich_help_panel=REPOSITORIES,
+    ),
 ]
 Base = Annotated[
     str | None,
@@ -64,5 +74,6 @@ Base = Annotated[
         metavar="BACKUP_ID",
         help="On this backup. Default: the newest that can serve.",
         autocompletion=completion.backups,
+        rich_help_panel=REPOSITORIES,
     ),
 ]
