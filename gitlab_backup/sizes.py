@@ -6,7 +6,8 @@ import re
 
 from .errors import UsageError
 
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+"""Each is 1024 of the one before."""
 _STEP = 1024
 _SIZE = re.compile(r"([0-9]{1,15})([kmgtp]?)(?:i?b)?", re.IGNORECASE)
 
@@ -25,7 +26,7 @@ def readable_size(count: float) -> str:
     """Return a number of bytes with a unit of 1024: `0 B`, `1.5 KiB`."""
     unit = 0
     # Rounded to one digit below, 1023.96 would become 1024.0 of the smaller unit.
-    while unit < len(_UNITS) - 1 and round(count, 1) >= _STEP:
+    while unit < len(UNITS) - 1 and round(count, 1) >= _STEP:
         count /= _STEP
         unit += 1
-    return f"{count:.1f} {_UNITS[unit]}" if unit else f"{count:.0f} B"
+    return f"{count:.1f} {UNITS[unit]}" if unit else f"{count:.0f} B"

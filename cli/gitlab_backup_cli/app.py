@@ -10,7 +10,7 @@ import typer
 from gitlab_backup.errors import ConfigurationError
 
 from . import settings
-from .commands import backup, check, config, listing, prune, restore, status, verification, version
+from .commands import backup, check, config, listing, prune, report, restore, status, verification, version
 from .help import Command, Group
 from .session import on_installation
 
@@ -97,6 +97,7 @@ app.command("status", cls=Command)(on_installation(status.status))
 app.command("verify", cls=Command)(on_installation(verification.verify))
 app.command("check", cls=Command)(on_installation(check.check))
 app.command("prune", cls=Command)(on_installation(prune.prune))
+app.command("report", cls=Command)(on_installation(report.report))
 app.command("pin", cls=Command)(on_installation(prune.pin))
 app.command("unpin", cls=Command)(on_installation(prune.unpin))
 _config.command("show", cls=Command)(on_installation(config.show))

@@ -182,13 +182,13 @@ def _plan(store: BackupStore, options: PruneOptions, now: datetime, cancel: Canc
         dry_run=options.dry_run,
         rules=options.rules,
         kept=tuple(each for each in judged if each.reasons),
-        deleted=tuple(evolve(each, size_bytes=_size(each.path)) for each in judged if not each.reasons),
+        deleted=tuple(evolve(each, size_bytes=size_of(each.path)) for each in judged if not each.reasons),
         left_alone=tuple(
             each for each in found.left_alone if not (options.incomplete and each.kind is Kind.UNFINISHED)
         ),
         remains=(*(store.staged() if options.incomplete else ()), *store.remains()),
         legacy_files=len(found.legacy),
-        legacy_bytes=sum(_size(each.path) for each in found.legacy),
+        legacy_bytes=sum(size_of(each.path) for each in found.legacy),
     )
 
 
@@ -273,7 +273,8 @@ def _ends_like_tar(path: Path) -> bool:
         return False
 
 
-def _size(path: Path) -> int:
+def size_of(path: Path) -> int:
+    """Return the sum of the sizes of the files below a directory, or of a file, in bytes. What vanishes has none."""
     size = 0
     for each in _files(path):
         with suppress(FileNotFoundError):  # a dry run has no lock: somebody may be deleting it
