@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import platform
 import pwd
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
-from ..streams.process import Account
+from ..streams.accounts import Account, set_group_ids, set_groups, set_user_ids, threads_can_change
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-# The numbers of setgroups, setresuid and setresgid. Linux: arch/x86/entry/syscalls/syscall_64.tbl, and
-# include/uapi/asm-generic/unistd.h for aarch64.
-_SYSTEM_CALLS: Final = {"x86_64": (116, 117, 119), "aarch64": (159, 147, 149)}
 
 
 def account_of(name: str) -> Account:
@@ -81,22 +76,17 @@ def acting_as(account: Account) -> Iterator[None]:
     Raises `ConfigurationError` on a machine other than Linux on x86_64 or aarch64, and without the right to
     change users.
     """
-    # The functions of the C library, and with them those of `os`, change every thread of the process, as
-    # POSIX asks (nptl(7)): an archiver in another thread would lose its right to read in the middle of its
-    # work. To the kernel these ids belong to a thread, and the bare system call changes only those of its
-    # caller.
     before = (os.geteuid(), os.getegid(), tuple(os.getgroups()))
-    calls = _SYSTEM_CALLS.get(platform.machine()) if sys.platform == "linux" else None
-    if calls is None:
+    if not threads_can_change():
         raise ConfigurationError(
             f"cannot act as the system user {account.name!r} on {sys.platform} {platform.machine()}",
             hint=f"Run this as {account.name}.",
         )
     try:
         try:
-            _set_groups(calls[0], account.groups)
-            _set_effective(calls[2], account.gid)
-            _set_effective(calls[1], account.uid)  # last: it takes root's capabilities, which the others need
+            set_groups(account.groups)
+            set_group_ids(effective=account.gid)
+            set_user_ids(effective=account.uid)  # last: it takes root's capabilities, which the others need
             _check(account.uid, account.gid, account.groups)
         except OSError as error:
             raise ConfigurationError(
@@ -105,29 +95,13 @@ def acting_as(account: Account) -> Iterator[None]:
             ) from error
         yield
     finally:
-        _set_effective(calls[1], before[0])  # first: it brings root's capabilities back
-        _set_effective(calls[2], before[1])
+        set_user_ids(effective=before[0])  # first: it brings root's capabilities back
+        set_group_ids(effective=before[1])
         if tuple(os.getgroups()) != before[2]:
-            _set_groups(calls[0], before[2])
+            set_groups(before[2])
         _check(*before)
 
 
 def _check(uid: int, gid: int, groups: tuple[int, ...]) -> None:
     if (os.geteuid(), os.getegid(), sorted(os.getgroups())) != (uid, gid, sorted(groups)):
         raise OSError(errno.EPERM, f"the effective user is {os.geteuid()}:{os.getegid()}, not {uid}:{gid}")
-
-
-def _set_effective(number: int, value: int) -> None:
-    """Call setresuid or setresgid: only the effective id is set, so that the way back stays open."""
-    _call(number, ctypes.c_long(-1), ctypes.c_long(value), ctypes.c_long(-1))
-
-
-def _set_groups(number: int, groups: tuple[int, ...]) -> None:
-    _call(number, ctypes.c_long(len(groups)), (ctypes.c_uint32 * len(groups))(*groups))
-
-
-def _call(number: int, *arguments: object) -> None:
-    library = ctypes.CDLL(None, use_errno=True)
-    if library.syscall(ctypes.c_long(number), *arguments) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))

@@ -7,33 +7,30 @@ or raises, the program and all that is left of its process group are gone.
 
 from __future__ import annotations
 
-import fcntl
-import io
 import math
 import os
 import select
 import signal
-import subprocess
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO, Final, Self, TypeAlias, cast
 
 from attrs import field, frozen
 
-from ..errors import ProgramError, ProgramNotFoundError
+from ..errors import ProgramError
+from .starting import PIPE_SIZE, start
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from pathlib import Path
 
+    from .accounts import Account
     from .cancel import Cancellation
     from .sink import Buffer, Sink
 
 Input: TypeAlias = "BinaryIO | bytes | Iterable[bytes] | None"
 
-_PIPE_SIZE: Final = 1 << 20
-"""Bytes that a pipe holds, and that are moved at once: the most that Linux allows any user (pipe(7))."""
 _LOOK: Final = 1.0
 """Seconds between two looks around. A signal that came just before a wait is only handled after it."""
 _LAST_WORDS: Final = 16 << 10
@@ -47,16 +44,6 @@ SILENCE: Final = 12 * 3600.0
 a run that hangs has ended before the next night's."""
 _STRAGGLER: Final = 1.0
 """Seconds to wait for the end of stderr, which a daemon that left the process group may hold open for ever."""
-
-
-@frozen
-class Account:
-    """A system user to run a program as: a name for messages, ids, and its supplementary groups."""
-
-    name: str
-    uid: int
-    gid: int
-    groups: tuple[int, ...]
 
 
 @frozen
@@ -169,7 +156,7 @@ class _Running:
         self.returncode = 0
         self.lost = False
         self._stderr = b""
-        self._child = _start(program, stdin, piped=stdout is not None)
+        self._child = start(program, stdin, piped=stdout is not None)
         self._waiter = _thread(self._wait)
         self._listener = _thread(self._listen)
         self._feeder = _thread(self._feed, _pieces(stdin)) if self._child.stdin else None
@@ -184,7 +171,7 @@ class _Running:
             output = self._child.stdout.fileno()
             # Until the program has ended and the pipe is empty: what it leaves behind may hold the other end for long.
             # Fresh bytes for each write: sinks may keep them.
-            while self._await(output, cancel) and (data := os.read(output, _PIPE_SIZE)):
+            while self._await(output, cancel) and (data := os.read(output, PIPE_SIZE)):
                 self._sink.write(data)
                 # Only now: a sink may block for long, and is none of the program's silence.
                 self._heard = time.monotonic()
@@ -316,54 +303,12 @@ class _Output:
         """Nothing is left to do."""
 
 
-def _start(program: Program, stdin: Input, *, piped: bool) -> subprocess.Popen[bytes]:
-    account = program.account if program.account is not None and program.account.uid != os.geteuid() else None
-    with _failing(program, account):
-        child = subprocess.Popen(
-            program.arguments,
-            env=dict(program.environment),
-            cwd=program.directory,
-            stdin=subprocess.DEVNULL if stdin is None else stdin if isinstance(stdin, io.FileIO) else subprocess.PIPE,
-            stdout=subprocess.PIPE if piped else subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            start_new_session=True,
-            user=account.uid if account else None,
-            group=account.gid if account else None,
-            extra_groups=account.groups if account else None,
-        )
-    for pipe in (child.stdin, child.stdout):
-        if pipe is not None:
-            # Larger pipes are faster ones; all those of a user together are limited (pipe(7)).
-            with suppress(OSError):
-                fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
-    return child
-
-
-@contextmanager
-def _failing(program: Program, account: Account | None) -> Iterator[None]:
-    """Turn what a start raises into words."""
-    path = program.arguments[0]
-    whom = f" as user {account.name}" if account else ""
-    try:
-        yield
-    except OSError as error:
-        if program.directory is not None and not program.directory.is_dir():
-            raise ProgramError(f"{path} cannot be run{whom} in {program.directory}: {error.strerror}") from error
-        if isinstance(error, FileNotFoundError):
-            raise ProgramNotFoundError(
-                f"{path} not found", hint=f"Install {program.name}, or add its directory to PATH."
-            ) from error
-        hint = f"Check the rights on {path}, or run as root." if isinstance(error, PermissionError) else None
-        raise ProgramError(f"{path} cannot be run{whom}: {error.strerror}", hint=hint) from error
-
-
 def _pieces(stdin: Input) -> Iterable[bytes]:
     if isinstance(stdin, bytes):
         return (stdin,)
     if hasattr(stdin, "read"):
         file = cast("BinaryIO", stdin)
-        return iter(lambda: file.read(_PIPE_SIZE), b"")
+        return iter(lambda: file.read(PIPE_SIZE), b"")
     return cast("Iterable[bytes]", stdin)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import platform
 import signal
 import sys
 import threading
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gitlab_backup.errors import CancelledError, ExitStatus, ProgramError, ProgramNotFoundError
+from gitlab_backup.streams.accounts import Account
 from gitlab_backup.streams.cancel import Cancellation
-from gitlab_backup.streams.process import Account, Program, capture, run
+from gitlab_backup.streams.process import Program, capture, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -281,6 +283,18 @@ def test_account() -> None:
     program = Program(("/bin/sh", "-c", "id -u; id -g; id -G"), ENVIRONMENT, account=NOBODY)
     _, output = capture(program, cancel=Cancellation())
     assert b"65534\n65534\n65534 65533\n" == output
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("machine", [platform.machine(), "pdp11"])
+def test_no_way_back(machine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No id and no capability of root is left to a program, nor is this process another user, on any machine."""
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    program = Program(("/bin/cat", "/proc/self/status"), ENVIRONMENT, account=NOBODY)
+    fields = dict(line.split(b":", 1) for line in capture(program, cancel=Cancellation())[1].splitlines())
+    assert [b"65534"] * 4 == fields[b"Uid"].split() == fields[b"Gid"].split()
+    assert [0, 0, 0] == [int(fields[name], 16) for name in (b"CapInh", b"CapPrm", b"CapEff")]
+    assert (0, 0, 0) == os.getresuid()
 
 
 def test_own_account() -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ...instance.repositories import Repository
-    from ...streams.process import Account
+    from ...streams.accounts import Account
     from ..base import BackupJob
     from .increments import Base
     from .program import Git

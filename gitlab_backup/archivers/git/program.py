@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Final
 from attrs import field, frozen
 
 from ...instance.identity import account_owning
-from ...streams.process import Account, Program, capture
+from ...streams.process import Program, capture
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from ...instance import Instance
+    from ...streams.accounts import Account
     from ...streams.cancel import Cancellation
 
 _ENVIRONMENT: Final = {

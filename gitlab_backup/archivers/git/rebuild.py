@@ -23,8 +23,8 @@ from .lines import Lines
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ...streams.accounts import Account
     from ...streams.cancel import Cancellation
-    from ...streams.process import Account
     from ...streams.sink import Buffer
     from ..base import RestoreJob
     from .layout import RepositoryManifest, Step

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from ...streams.accounts import Account
     from ...streams.cancel import Cancellation
-    from ...streams.process import Account
     from ...streams.sink import Buffer, Sink
     from .program import Git
 
