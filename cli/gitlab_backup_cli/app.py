@@ -14,6 +14,11 @@ from .commands import backup, check, config, listing, prune, report, restore, st
 from .help import Command, Group
 from .session import on_installation
 
+
+def _example(arguments: str) -> str:
+    return f"\b\nExample:\n  gitlab-backup-cli {arguments}"
+
+
 _EPILOG = """\b
 The options of the installation can also be given behind a command.
 Exit statuses: 0 complete, 1 failed, 2 usage, 3 complete with warnings,
@@ -21,15 +26,16 @@ Exit statuses: 0 complete, 1 failed, 2 usage, 3 complete with warnings,
 7 configuration cannot be used, 8 refused, 130 interrupted, 143 terminated.
 
 \b
-Example:
-  gitlab-backup-cli backup all"""
+Examples:
+  gitlab-backup-cli backup all
+  gitlab-backup-cli backup all --help"""
 
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 app = typer.Typer(
     name="gitlab-backup-cli",
     cls=Group,
-    help="Back up and restore a self-managed GitLab, list, verify and prune its backups, and check its health.",
+    help="Back up and restore a self-managed GitLab; list, verify and prune its backups.",
     epilog=_EPILOG,
     # Help is plain text: it looks the same on every terminal, in a log and in a pipe.
     rich_markup_mode=None,
@@ -37,9 +43,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings=_SETTINGS,
 )
-_backup = typer.Typer(cls=Group, help="Make backups.", rich_markup_mode=None, context_settings=_SETTINGS)
-_restore = typer.Typer(cls=Group, help="Restore backups.", rich_markup_mode=None, context_settings=_SETTINGS)
-_config = typer.Typer(cls=Group, help="Look at the configuration.", rich_markup_mode=None, context_settings=_SETTINGS)
+_backup = typer.Typer(
+    cls=Group, help="Make backups.", epilog=_example("backup all"), rich_markup_mode=None, context_settings=_SETTINGS
+)
+_restore = typer.Typer(
+    cls=Group,
+    help="Restore backups.",
+    epilog=_example("restore all latest"),
+    rich_markup_mode=None,
+    context_settings=_SETTINGS,
+)
+_config = typer.Typer(
+    cls=Group,
+    help="Look at the configuration.",
+    epilog=_example("config show"),
+    rich_markup_mode=None,
+    context_settings=_SETTINGS,
+)
 app.add_typer(_backup, name="backup")
 app.add_typer(_restore, name="restore")
 app.add_typer(_config, name="config")
@@ -71,7 +91,7 @@ def _top(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help=f"Options are in this file, too. Default: {settings.FILE}, if it exists.",
+            help=f"Take options from this file, too. Default: {settings.FILE}, if it exists.",
             envvar="GITLAB_BACKUP_CLI_CONFIG",
             show_envvar=False,
             show_default=False,

@@ -29,11 +29,11 @@ LEFT = "What was deleted is gone. What was being deleted is hidden, and the next
 
 _COUNTS = {
     "keep_last": "Keep the newest N.",
-    "keep_within": "Keep those that are not older: 36h, 14d, 8w.",
+    "keep_within": "Keep those that are not older than 36h, 14d, 8w.",
     "keep_daily": "Keep the newest of each day, for N days that have one.",
-    "keep_weekly": "Likewise for weeks, from Monday.",
-    "keep_monthly": "Likewise for months.",
-    "keep_yearly": "Likewise for years.",
+    "keep_weekly": "The newest of each week, from Monday; likewise.",
+    "keep_monthly": "The newest of each month; likewise.",
+    "keep_yearly": "The newest of each year; likewise.",
     "minimum": "Keep so many in any case. Default: 1.",
 }
 _RULES_HINT = (

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 _PANEL = {
     "context": ("FILE", "The context file of an Omnibus installation."),
     "gitlab_path": ("DIRECTORY", "GitLab's own directory, the one with VERSION in it."),
-    "gitlab_config": ("FILE", "gitlab.yml"),
-    "database_config": ("FILE", "database.yml"),
-    "backup_path": ("DIRECTORY", "Where the backups are."),
+    "gitlab_config": ("FILE", "GitLab's gitlab.yml, in place of the installation's own."),
+    "database_config": ("FILE", "GitLab's database.yml, likewise."),
+    "backup_path": ("DIRECTORY", "Where the backups are. Default: `backup.path` of gitlab.yml."),
 }
 
 _RANKS = ("DEFAULT_MAP", "ENVIRONMENT", "COMMANDLINE")

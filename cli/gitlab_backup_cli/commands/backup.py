@@ -56,7 +56,7 @@ def backup_all(
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(metavar="ID", help="Back up this component only. Likewise.", autocompletion=components),
+        typer.Option(metavar="ID", help="Back up this component only; likewise.", autocompletion=components),
     ] = None,
     jobs: Annotated[
         int | None, typer.Option(metavar="N", help="Do N things at once. Default: one for each core.")
@@ -64,15 +64,17 @@ def backup_all(
     compression: Annotated[
         str,
         typer.Option(
-            metavar="gzip|zstd|none|…", help="How dumps and archives are compressed.", autocompletion=compressions
+            metavar="NAME",
+            help="How dumps and archives are compressed: gzip, zstd, none, or what other distributions bring.",
+            autocompletion=compressions,
         ),
     ] = "gzip",
     compression_level: Annotated[
-        int | None, typer.Option(metavar="N", help="How hard. Each has its own levels.")
+        int | None, typer.Option(metavar="N", help="How hard. Default: gzip 1 (of 0 to 9), zstd 3 (of 1 to 19).")
     ] = None,
     archiver: Annotated[
         list[str] | None,
-        typer.Option(metavar="COMPONENT=NAME", help="Have another archiver back up a component. Repeat it for others."),
+        typer.Option(metavar="COMPONENT=NAME", help="Have another archiver back up a component. Repeat it for more."),
     ] = None,
     repository_storage: Storages = None,
     repository_path: Paths = None,
@@ -81,7 +83,9 @@ def backup_all(
     repositories_server_side: ServerSide = False,
     incremental: Incremental = False,
     base: Base = None,
-    keep_going: Annotated[bool, typer.Option("--keep-going", help="Publish the rest where a component fails.")] = False,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="Where a component fails, publish the rest: status 3.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")] = False,
     insecure_store: Annotated[
         bool, typer.Option("--insecure-store", help="Accept a backup path that others can write to.")
@@ -96,13 +100,19 @@ def backup_all(
     rules: RuleOptions,
     reports: Reports,
 ) -> None:
-    """Back up everything.
+    """Back up everything, or a part of it.
+
+    Databases, repositories and files go into a new directory of the backup path. It appears when all of it is there:
+    a backup that fails, or is interrupted, leaves nothing.
+
+    The components are db, repositories, uploads, builds, artifacts, pages, lfs, terraform_state, registry, packages,
+    ci_secure_files, external_diffs, ci_catalog_bundles and agent_plan_content.
 
     \b
     Examples:
       gitlab-backup-cli backup all
       gitlab-backup-cli backup all --skip registry,artifacts --compression zstd
-      gitlab-backup-cli backup all --only repositories --repository-path group/project
+      gitlab-backup-cli backup all --only repositories --repository-path my/group
       gitlab-backup-cli backup all --incremental
       gitlab-backup-cli backup all --prune --keep-daily 7 --keep-weekly 4
     """  # noqa: D301 - \b keeps the lines of the example apart

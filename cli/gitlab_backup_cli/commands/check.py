@@ -22,17 +22,20 @@ def check(
     session: Session,
     *,
     max_age: Annotated[
-        str, typer.Option(metavar="SPAN", help="The newest complete backup must not be older: 26h, 8d, 2w.")
+        str, typer.Option(metavar="SPAN", help="How old the newest complete backup may be: 26h, 8d, 2w.")
     ] = "26h",
     min_size: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="It must not be smaller: 500M, 10G.", show_default=False)
+        str | None,
+        typer.Option(metavar="SIZE", help="How small it may be: 500M, 10G. Default: no limit.", show_default=False),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     nagios: Annotated[
         bool, typer.Option("--nagios", help="Print one line, and exit, as a plugin of Nagios does.")
     ] = False,
 ) -> None:
-    """Look whether backups can be made and restored, and whether there is a recent one. Changes nothing.
+    """Check that the next backup will succeed.
+
+    Looks whether backups can be made and restored, and whether there is a recent one. Changes nothing.
 
     The exit status is 0 where all is well, 1 for problems, 3 for warnings.
 

@@ -28,7 +28,10 @@ def show(
     *,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON document.")] = False,
 ) -> None:
-    """Show what was found of the installation, and where, and which options are not given here. Never a password.
+    """Show the configuration that was found.
+
+    That of the installation, and options that are in a file or in the environment, each with the place that it comes
+    from. Never a password.
 
     \b
     Example:

@@ -42,9 +42,12 @@ def list_backups(
 ) -> None:
     """List the backups, the newest last.
 
+    A line says when a backup was made, its status, its size, and its id, which other commands take.
+
     \b
-    Example:
-      gitlab-backup-cli list --backup-path /var/opt/gitlab/backups
+    Examples:
+      gitlab-backup-cli list
+      gitlab-backup-cli list --backup-path /mnt/other/backups --json
     """  # noqa: D301 - \b keeps the lines of the example apart
     from gitlab_backup import Backup
 
@@ -78,6 +81,8 @@ def show(
     json: Annotated[bool, typer.Option("--json", help="Print a JSON document.")] = False,
 ) -> None:
     """Show what a backup says of itself.
+
+    When and how it was made and, of each component, its status, sizes, duration, warnings and details.
 
     \b
     Example:

@@ -47,7 +47,8 @@ def prune(
     rules: RuleOptions,
     legacy: Annotated[bool, typer.Option("--legacy", help="Prune *_gitlab_backup.tar of the Rake task, too.")] = False,
     incomplete: Annotated[
-        bool, typer.Option("--incomplete", help="Remove what interrupted backups have left; alone, nothing else.")
+        bool,
+        typer.Option("--incomplete", help="Remove what interrupted backups have left. Without a rule, nothing else."),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")] = False,
     json: Annotated[
@@ -56,11 +57,14 @@ def prune(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
     reports: Reports,
 ) -> None:
-    """Delete the backups that no rule keeps. Without a rule, `backup.keep_time` of gitlab.yml is the rule.
+    """Delete the backups that no rule keeps.
+
+    A backup stays where any of the rules keeps it, and is then named with that rule. Without a rule,
+    `backup.keep_time` of gitlab.yml is the rule. What is not a complete backup is named, and left alone.
 
     \b
     Examples:
-      gitlab-backup-cli prune --keep-daily 7 --keep-weekly 4 --keep-monthly 12 --dry-run
+      gitlab-backup-cli prune --keep-daily 7 --keep-weekly 4 --dry-run
       gitlab-backup-cli prune --keep-within 14d --minimum 3
     """  # noqa: D301 - \b keeps the lines of the example apart
     from gitlab_backup.operations.prune import PruneOptions
@@ -125,7 +129,9 @@ def prune_after(
 
 
 def pin(session: Session, *, backup_id: PinArgument) -> None:
-    """Protect a backup from being pruned, until `unpin`.
+    """Protect a backup from being pruned.
+
+    It stays, whatever the rules say, until `gitlab-backup-cli unpin`.
 
     \b
     Example:
@@ -136,6 +142,8 @@ def pin(session: Session, *, backup_id: PinArgument) -> None:
 
 def unpin(session: Session, *, backup_id: UnpinArgument) -> None:
     """Let a backup be pruned again.
+
+    It stays as long as a rule keeps it.
 
     \b
     Example:

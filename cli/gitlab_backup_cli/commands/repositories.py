@@ -72,7 +72,7 @@ Base = Annotated[
     typer.Option(
         "--base",
         metavar="BACKUP_ID",
-        help="On this backup. Default: the newest that can serve.",
+        help="The backup that increments build on. Default: the newest that can serve.",
         autocompletion=completion.backups,
         rich_help_panel=REPOSITORIES,
     ),

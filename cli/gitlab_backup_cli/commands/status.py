@@ -29,11 +29,14 @@ def status(
     json: Annotated[bool, typer.Option("--json", help="Print a JSON document.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing: the exit status says it.")] = False,
 ) -> None:
-    """Show what is running on the backup path, and how far it is. Exit status 0: nothing runs; 6: something does.
+    """Show what is running, and how far it is.
+
+    The exit status is 6 where something is running on the backup path, and 0 where nothing is.
 
     \b
-    Example:
+    Examples:
       gitlab-backup-cli status
+      gitlab-backup-cli status --quiet || echo "a backup is running"
     """  # noqa: D301 - \b keeps the lines of the example apart
     store = session.store()
     found = running(store)

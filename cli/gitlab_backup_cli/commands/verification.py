@@ -29,7 +29,7 @@ def verify(
     backup_id: Annotated[
         str | None,
         typer.Argument(
-            metavar="[BACKUP_ID]",
+            metavar="BACKUP_ID",
             help="The id of a backup, or `latest`.",
             show_default=False,
             autocompletion=completion.backups_and_latest,
@@ -45,7 +45,10 @@ def verify(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
     reports: Reports,
 ) -> None:
-    """Read all of a backup, compare its digests and check what its files hold.
+    """Verify a backup, or all of them.
+
+    Every file is read once, compared with its digest, and what it holds is checked: streams to their end, bundles of
+    repositories, manifests. The exit status is 4 where something is damaged.
 
     \b
     Examples:
