@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from ..streams.cancel import Cancellation
     from .prune import LeftAlone
 
-_ENTRIES = {"members": "members", "repositories": "repositories", "databases": "databases"}
-"""Where the details of a component say how much it has, and what that is called."""
+_ENTRIES = ("members", "repositories", "databases")
+"""Where the details of a component say how much it has."""
 _MOST_FILES = 40
 """A component with more files than this has its digests counted, not listed."""
 
@@ -260,12 +260,15 @@ def digests(path: Path) -> Digests | None:
 
 
 def entries(record: ComponentRecord) -> tuple[int, str] | None:
-    """Return how much a component has and what that is (`members` of an archive, `repositories`, …), if it is told."""
-    for key, name in _ENTRIES.items():
+    """Return how much a component has, and of what: `members` of an archive, `repositories`, `databases`.
+
+    None where its details do not tell.
+    """
+    for key in _ENTRIES:
         value = record.details.get(key)
         count = len(value) if isinstance(value, dict) else value
         if isinstance(count, int) and not isinstance(count, bool):
-            return count, name
+            return count, key
     return None
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
-from gitlab_backup import BackupId, BackupStore, Manifest
+from gitlab_backup import BackupStore, Manifest
 from gitlab_backup.checksums import Checksums
 from gitlab_backup.events import Status
 from gitlab_backup.manifest import BackupStatus
@@ -18,6 +18,7 @@ from tests.operations.pruned_store import id_at, lose, make_backup, make_legacy
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from gitlab_backup.documents import JSON
     from gitlab_backup.manifest import ComponentRecord
 
 DAY = 86_400
@@ -81,7 +82,10 @@ def _record(record: ComponentRecord, growth: float, age: int) -> ComponentRecord
         return evolve(record, status=Status.SKIPPED, bytes_read=0, bytes_written=0, reason=missing)
     size, ratio, seconds = _SHAPES[record.id]
     read = int(size * growth)
-    details = {"repositories": {"repositories": 1204}, "db": {"databases": {"main": {"encoding": "UTF8"}}}}
+    details: dict[str, dict[str, JSON]] = {
+        "repositories": {"repositories": 1204},
+        "db": {"databases": {"main": {"encoding": "UTF8"}}},
+    }
     return evolve(
         record,
         bytes_read=read,
@@ -94,7 +98,7 @@ def _record(record: ComponentRecord, growth: float, age: int) -> ComponentRecord
 def _warn(path: Path) -> None:
     manifest = Manifest.read(path)
     assert manifest is not None
-    changes = {
+    changes: dict[str, dict[str, Any]] = {
         "uploads": {"status": Status.WARNING, "warnings": (f"socket left out: {HOSTILE}", f"{TURNED} vanished")},
         "repositories": {"details": {"repositories": 1204, "base": IDS[-2], "linked_bytes": 90 << 30}},
     }
@@ -110,4 +114,3 @@ def _write(path: Path, manifest: Manifest) -> None:
     assert checksums is not None
     digests = {**checksums, Manifest.FILE_NAME: hashlib.sha256(data).hexdigest()}
     (path / Checksums.FILE_NAME).write_bytes(Checksums(digests).to_bytes())
-    assert BackupId.parse(path.name)

@@ -93,6 +93,7 @@ class Page:
     def look(self, width: int, *, scheme: str = "light", media: str = "screen") -> None:
         """Show it that wide, in pixels, in `light` or `dark`, on the `screen` or in `print`."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+        self.call("Emulation.setScrollbarsHidden", hidden=True)
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.call("Emulation.setEmulatedMedia", media=media, features=features)
 

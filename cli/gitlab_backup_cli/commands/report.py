@@ -78,7 +78,8 @@ def _rules(session: Session, options: RuleOptions) -> Rules | str:
     except (UsageError, ConfigurationError) as error:
         if options.given:
             raise
-        return error.message
+        # Where an installation was looked for in vain is nothing for a page.
+        return error.message.partition("\n")[0].rstrip(":")
 
 
 def _page(store: BackupStore, backup_id: str | None, rules: Rules | str, cancel: Cancellation, *, legacy: bool) -> str:

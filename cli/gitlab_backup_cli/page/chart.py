@@ -16,7 +16,6 @@ from .drawing import NARROW, WIDE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from datetime import datetime
 
     from markupsafe import Markup
     from matplotlib.axes import Axes
@@ -30,6 +29,7 @@ MARKS: Final = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P":
 """Shapes of matplotlib, and the letters that look like them."""
 SPANS: Final = ((3600 * 3, 3600, "hours"), (180, 60, "minutes"), (0, 1, "seconds"))
 """From how many seconds on a unit of time is used."""
+_MOST_MARKS: Final = 60
 _MOST_SERIES: Final = 6
 _NAMES: Final = {each.id: each.name for each in COMPONENTS}
 _LONGEST_NAME: Final = 28
@@ -120,12 +120,18 @@ def chart(
     return Chart(id=name, title=title, text=text, keys=tuple(keys), wide=wide, narrow=narrow, table=table)
 
 
-def line(
-    axes: Axes, points: Sequence[tuple[datetime, float]], colour: str, mark: str | None, **look: float | str
-) -> None:
-    """Draw points, joined by a line unless the look says otherwise, in the given order."""
-    x, y = [point[0] for point in points], [point[1] for point in points]
-    axes.plot(x, y, color=colour, marker=mark or "", markeredgecolor=drawing.SURFACE, clip_on=False, **look)  # type: ignore[arg-type]
+def line(axes: Axes, points: Sequence[tuple[float, float]], colour: str, mark: str, *, joined: bool = True) -> None:
+    """Draw points, in the given order; where there are many on a line, it speaks for itself."""
+    axes.plot(
+        [point[0] for point in points],
+        [point[1] for point in points],
+        color=colour,
+        linestyle="-" if joined else "none",
+        marker="" if joined and len(points) > _MOST_MARKS else mark,
+        markersize=6 if joined else 9,
+        markeredgecolor=drawing.SURFACE,
+        clip_on=False,
+    )
 
 
 def bytes_unit(largest: float) -> tuple[int, str]:

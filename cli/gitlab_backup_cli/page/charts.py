@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+from matplotlib.dates import date2num
+from matplotlib.ticker import MaxNLocator
 
 from gitlab_backup.operations.report import Fate, ratio
 from gitlab_backup.retention import Rule
@@ -13,7 +14,7 @@ from gitlab_backup.retention import Rule
 from ..text import duration, plural, size, time
 from . import drawing
 from .chart import MARKS, NOTHING, SPANS, Key, Table, bytes_unit, chart, line, name_of, span_of
-from .drawing import WIDE, from_zero, over_time
+from .drawing import WIDE, by_backup, from_zero, over_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,11 +42,10 @@ def sizes(report: Report) -> Chart:
 
     def plot(axes: Axes, shape: Shape) -> None:
         over_time(axes, shape)
-        points = [(each.created_at, each.size_bytes / unit) for each in report.whole]
-        line(axes, points, drawing.SERIES[0], None)
+        line(axes, [(_day_of(each), each.size_bytes / unit) for each in report.whole], drawing.SERIES[0], "")
         for text, (mark, colour, _) in kinds.items():
-            points = [(each.created_at, each.size_bytes / unit) for each in found[text]]
-            line(axes, points, colour, mark, linestyle="none")
+            points = [(_day_of(each), each.size_bytes / unit) for each in found[text]]
+            line(axes, points, colour, mark, joined=False)
         from_zero(axes, f"size in {name}")
 
     return chart(
@@ -90,14 +90,7 @@ def components(backups: Sequence[BackupFigures], series: Series) -> Chart:
                 linewidth=1,
             )
             bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
-        times = [backup.created_at for backup in backups[-shape.slots :]]
-        axes.xaxis.set_major_locator(FixedLocator([*range(len(shown) - 1, -1, -_step(len(shown), shape.ticks))]))
-        axes.xaxis.set_major_formatter(
-            FuncFormatter(lambda x, _: f"{times[round(x)]:%b %d}" if 0 <= round(x) < len(times) else "")
-        )
-        # A single bar is not to fill the whole width.
-        axes.set_xlim(-0.6 - max(0, 6 - len(shown)) / 2, len(shown) - 0.4 + max(0, 6 - len(shown)) / 2)
-        axes.set_xlabel("backup, by its day (UTC)")
+        by_backup(axes, shape, [backup.created_at for backup in backups[-shape.slots :]])
         from_zero(axes, f"size in {unit_name}")
 
     count = min(len(backups), WIDE.slots)
@@ -126,12 +119,11 @@ def durations(backups: Sequence[BackupFigures], series: Series) -> Chart:
     unit, name = next((unit, name) for least, unit, name in SPANS if longest >= least)
 
     def plot(axes: Axes, shape: Shape) -> None:
-        over_time(axes, shape)
+        by_backup(axes, shape, [each.created_at for each in backups])
         for each in series.ids:
-            points = [(b.created_at, values[b.id][each] / unit) for b in backups if each in values[b.id]]
-            line(axes, points, series.colour(each), series.mark(each), markersize=5, linewidth=1.5)
-        times = [each.created_at for each in backups]
-        line(axes, list(zip(times, (each / unit for each in runs), strict=True)), drawing.INK, "o")
+            points = [(at, values[b.id][each] / unit) for at, b in enumerate(backups) if each in values[b.id]]
+            line(axes, points, series.colour(each), series.mark(each))
+        line(axes, [(at, seconds / unit) for at, seconds in enumerate(runs)], drawing.INK, "o")
         from_zero(axes, f"time in {name}")
 
     return chart(
@@ -167,11 +159,11 @@ def compression(backups: Sequence[BackupFigures], series: Series) -> Chart:
     ids = [each for each in series.ids if any(each in found for found in ratios.values())]
 
     def plot(axes: Axes, shape: Shape) -> None:
-        over_time(axes, shape)
+        by_backup(axes, shape, [each.created_at for each in backups])
         axes.axhline(1, color=drawing.MUTED, linewidth=1, linestyle=(0, (4, 3)))
         for each in ids:
-            points = [(b.created_at, ratios[b.id][each]) for b in backups if each in ratios[b.id]]
-            line(axes, points, series.colour(each), series.mark(each), markersize=5, linewidth=1.5)
+            points = [(at, ratios[b.id][each]) for at, b in enumerate(backups) if each in ratios[b.id]]
+            line(axes, points, series.colour(each), series.mark(each))
         from_zero(axes, "bytes read per byte written")
 
     return chart(
@@ -205,13 +197,14 @@ def retention(report: Report) -> Chart:
     lines["would be deleted"] = [each for each in report.backups if each.fate is Fate.DELETED]
     lines["left alone"] = [each for each in report.backups if each.fate is Fate.LEFT_ALONE]
     shown = {name: found for name, found in lines.items() if found}
+    slots = {each.id: number for number, each in enumerate(report.backups)}
     looks = {"would be deleted": ("X", drawing.SERIES[5]), "left alone": ("D", drawing.SERIES[-1])}
 
     def plot(axes: Axes, shape: Shape) -> None:
-        over_time(axes, shape)
+        by_backup(axes, shape, [each.created_at for each in report.backups])
         for row, (name, found) in enumerate(shown.items()):
             mark, colour = looks.get(name, ("o", drawing.SERIES[2]))
-            line(axes, [(each.created_at, row) for each in found], colour, mark, linestyle="none")
+            line(axes, [(slots[each.id], row) for each in found], colour, mark, joined=False)
         axes.set_yticks(range(len(shown)), list(shown))
         axes.set_ylim(len(shown) - 0.4, -0.6)
 
@@ -224,7 +217,7 @@ def retention(report: Report) -> Chart:
         keys=[
             Key(mark="●", colour="--series-2", text="kept by this rule"),
             *([Key(mark="✖", colour="--series-5", text="would be deleted")] if gone else []),
-            *([Key(mark="◆", colour="--series-7", text="no rule is for it")] if lines["left alone"] else []),
+            *([Key(mark="◆", colour="--series-6", text="no rule is for it")] if lines["left alone"] else []),
         ],
         plot=plot,
         table=Table(
@@ -237,6 +230,11 @@ def retention(report: Report) -> Chart:
         ),
         height=110 + 30 * len(shown),
     )
+
+
+def _day_of(backup: BackupFigures) -> float:
+    """Return the time of a backup as a place on an axis of times."""
+    return float(date2num(backup.created_at))  # type: ignore[no-untyped-call]
 
 
 def one(records: Sequence[ComponentRecord], *, of_time: bool) -> Chart:
@@ -261,7 +259,7 @@ def one(records: Sequence[ComponentRecord], *, of_time: bool) -> Chart:
         axes.set_yticks(range(len(records)), [name_of(each.id) for each in records])
         axes.set_ylim(len(records) - 0.4, -0.6)
         axes.set_xlim(left=0)
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=min(shape.ticks, 6)))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=min(shape.ticks, 6), steps=[1, 2, 5, 10]))
         axes.grid(visible=False, axis="y")
         axes.grid(visible=True, axis="x")
         axes.spines["bottom"].set_visible(False)
@@ -305,7 +303,3 @@ def _by_series(backup: BackupFigures, series: Series) -> Counter[str]:
     for record in backup.done:
         counts[record.id if record.id in series.ids else _OTHERS] += record.bytes_written
     return counts
-
-
-def _step(count: int, ticks: int) -> int:
-    return max(1, -(-count // ticks))

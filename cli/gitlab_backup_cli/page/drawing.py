@@ -14,10 +14,11 @@ from attrs import frozen
 from markupsafe import Markup
 from matplotlib import dates
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
 
     from matplotlib.axes import Axes
 
@@ -28,7 +29,7 @@ INK: Final = "#010100"
 MUTED: Final = "#010101"
 GRID: Final = "#010102"
 SURFACE: Final = "#010103"
-SERIES: Final = tuple(f"#0102{number:02x}" for number in range(8))
+SERIES: Final = tuple(f"#0102{number:02x}" for number in range(7))
 _VARIABLES: Final = {INK: "--ink", MUTED: "--muted", GRID: "--grid", SURFACE: "--surface"} | {
     colour: f"--series-{number}" for number, colour in enumerate(SERIES)
 }
@@ -40,6 +41,8 @@ _SVG: Final = "http://www.w3.org/2000/svg"
 _HREF: Final = "{http://www.w3.org/1999/xlink}href"
 _POINTS: Final = 72
 """An inch of matplotlib is as many units of its SVG; one unit is one pixel of the page, at full width."""
+_FEWEST: Final = 6
+"""Fewer bars than this leave room at both sides."""
 _LOOK: Final[dict[Any, Any]] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "gitlab-backup",
@@ -63,7 +66,7 @@ _LOOK: Final[dict[Any, Any]] = {
     "ytick.major.size": 0,
     "lines.linewidth": 2,
     "lines.markersize": 7,
-    "lines.markeredgewidth": 1.5,
+    "lines.markeredgewidth": 0.8,
 }
 
 
@@ -80,7 +83,7 @@ class Shape:
 
 
 WIDE: Final = Shape(width=960, height=300, ticks=10, slots=30)
-NARROW: Final = Shape(width=360, height=270, ticks=4, slots=10)
+NARROW: Final = Shape(width=360, height=270, ticks=4, slots=12)
 
 
 def draw(
@@ -104,6 +107,7 @@ def draw(
 
 def over_time(axes: Axes, shape: Shape) -> None:
     """Make the horizontal axis one of times."""
+    axes.xaxis_date()
     locator = dates.AutoDateLocator(minticks=2, maxticks=shape.ticks)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
@@ -111,11 +115,29 @@ def over_time(axes: Axes, shape: Shape) -> None:
     axes.margins(x=0.03)
 
 
+def by_backup(axes: Axes, shape: Shape, times: Sequence[datetime]) -> None:
+    """Make the horizontal axis one of backups, each as far from the next: old ones are few, and new ones close."""
+    count = len(times)
+    axes.xaxis.set_major_locator(FixedLocator([*range(count - 1, -1, -max(1, -(-count // shape.ticks)))][::-1]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _day(times, round(x))))
+    # Few are not to fill the whole width.
+    spare = max(0, _FEWEST - count) / 2
+    axes.set_xlim(-0.6 - spare, count - 0.4 + spare)
+    axes.set_xlabel("backup, by its day (UTC)")
+
+
+def _day(times: Sequence[datetime], number: int) -> str:
+    if not 0 <= number < len(times):
+        return ""
+    one_year = times[0].year == times[-1].year
+    return f"{times[number]:{'%b %d' if one_year else '%Y-%m-%d'}}"
+
+
 def from_zero(axes: Axes, label: str) -> None:
     """Make the vertical axis one of amounts."""
     axes.set_ylim(bottom=0)
     axes.set_ylabel(label)
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
 
 
 def _inline(svg: str, name: str, label: str) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import timedelta
 
-    from gitlab_backup.operations.report import BackupFigures, Report
+    from gitlab_backup.operations.report import BackupFigures, LegacyFigures, Report
     from gitlab_backup.retention import Rules
 
     from .chart import Chart
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _MOST_TOLD: Final = 20
 """Of so many backups the warnings are shown, the newest ones."""
 _MOST_TEXTS: Final = 30
+_MOST_LEFT_OUT: Final = 100
 _KINDS: Final = {Kind.INCOMPLETE: "bad", Kind.PARTIAL: "warn", Kind.UNVERIFIED: "warn"}
 
 
@@ -35,7 +36,7 @@ def page(report: Report, *, why_no_rules: str | None) -> str:
     if any(each.done for each in found):
         drawn += [charts.components(found, series), charts.durations(found, series), charts.compression(found, series)]
     kept = charts.retention(report) if report.rules is not None and report.backups else None
-    noisy = [each for each in reversed(report.backups) if each.warnings or each.left_out]
+    noisy = [each for each in reversed(report.backups) if each.warnings]
     return render(
         "overview.html",
         report.made_at,
@@ -45,32 +46,42 @@ def page(report: Report, *, why_no_rules: str | None) -> str:
         notices=list(_notices(report)),
         charts=[*drawn, *([kept] if kept else [])],
         retention_chart=kept,
-        rules=_rules(report.rules) if report.rules is not None else f"No rules: {why_no_rules}.",
-        told=[told(each, time(each.created_at), _MOST_TEXTS) for each in noisy[:_MOST_TOLD]],
+        rules=_rules(report.rules)
+        if report.rules is not None
+        else f"No rules to judge by: {why_no_rules}. The options of prune, such as --keep-daily, give some.",
+        told=[told(each, time(each.created_at), each.warnings, _MOST_TEXTS) for each in noisy[:_MOST_TOLD]],
+        left_out=list(_left_out(report.backups)),
         told_more=plural(len(noisy) - _MOST_TOLD, "backup") if len(noisy) > _MOST_TOLD else "",
         strangers=list(_strangers(report)),
         legacy=[
-            (each.name, time(each.created_at), size(each.size_bytes), _verdict(each.fate, each.reasons))
+            (each.name, time(each.created_at), size(each.size_bytes), _of_legacy(each, report.rules))
             for each in reversed(report.legacy)
         ],
         backups=[_row(each) for each in reversed(report.backups)],
     )
 
 
-def told(backup: BackupFigures, name: str, most: int) -> Told:
-    """Return what a backup warns of, and what it has left out."""
-    left_out = [(each.id, f"{each.status.value}: {each.reason or 'nothing says why'}") for each in backup.left_out]
-    texts = [*backup.warnings, *left_out]
-    counts = [
-        *([plural(len(backup.warnings), "warning")] if backup.warnings else []),
-        *([f"{plural(len(left_out), 'component')} left out"] if left_out else []),
-    ]
+def told(backup: BackupFigures, name: str, texts: Sequence[tuple[str | None, str]], most: int) -> Told:
+    """Return what there is to tell of a backup, as far as it is not too much."""
     return Told(
-        head=f"{name}: {', '.join(counts)}",
+        head=f"{name}: {plural(len(backup.warnings), 'warning')}",
         texts=tuple(texts[:most]),
         more=max(len(texts) - most, 0),
         where=f"{backup.id}/manifest.json",
     )
+
+
+def _left_out(backups: Sequence[BackupFigures]) -> Iterator[tuple[str, str, str, str]]:
+    """Return what was left out, each reason once: how often, and when for the last time."""
+    found: dict[tuple[str, str], list[BackupFigures]] = {}
+    for backup in backups:
+        for record in backup.left_out:
+            found.setdefault((record.id, f"{record.status.value}: {record.reason or 'nothing says why'}"), []).append(
+                backup
+            )
+    newest_first = sorted(found.items(), key=lambda item: item[1][-1].created_at, reverse=True)
+    for (component, why), those in newest_first[:_MOST_LEFT_OUT]:
+        yield component, why, str(len(those)), time(those[-1].created_at)
 
 
 def badges(backup: BackupFigures) -> list[Badge]:
@@ -93,6 +104,12 @@ def _verdict(fate: Fate, reasons: Sequence[object]) -> str:
     return f"{charts.verdict(fate)}{why}"
 
 
+def _of_legacy(file: LegacyFigures, rules: Rules | None) -> str:
+    if file.fate is Fate.UNDECIDED and rules is not None:
+        return "leave it alone, without --legacy"
+    return _verdict(file.fate, file.reasons)
+
+
 def _row(backup: BackupFigures) -> dict[str, object]:
     seconds = backup.duration_seconds
     return {
@@ -103,7 +120,8 @@ def _row(backup: BackupFigures) -> dict[str, object]:
         "took": NOTHING if seconds is None else duration(seconds),
         "ratio": charts.as_ratio(backup.ratio),
         "warnings": len(backup.warnings) if backup.manifest is not None else NOTHING,
-        "verdict": verdict(backup),
+        "verdict": charts.verdict(backup.fate),
+        "reasons": [str(reason) for reason in backup.reasons],
     }
 
 

@@ -26,6 +26,7 @@ _MOST_FACTS: Final = 200
 """Of the details of one component."""
 _MOST_ITEMS: Final = 20
 """Of a list in them."""
+_ONE: Final = {"members": "member", "repositories": "repository", "databases": "database"}
 _TONES: Final = {Status.COMPLETE: "good", Status.WARNING: "warn", Status.FAILED: "bad"}
 
 
@@ -47,7 +48,8 @@ def page(report: Report, backup: BackupFigures, *, why_no_rules: str | None) -> 
         facts=[*_facts(backup, why_no_rules), *(_of_manifest(backup.manifest) if backup.manifest is not None else ())],
         charts=drawn,
         components=[_row(record) for record in records],
-        told=told(backup, "In this backup", _MOST_TEXTS) if backup.warnings or backup.left_out else None,
+        told=told(backup, "In this backup", backup.warnings, _MOST_TEXTS) if backup.warnings else None,
+        left_out=[(each.id, each.status.value, each.reason or "nothing says why") for each in backup.left_out],
         details=[_details(record) for record in records if record.details],
         digests=None if found is None else _digests(found),
         no_digests=problem,
@@ -68,7 +70,10 @@ def _facts(backup: BackupFigures, why_no_rules: str | None) -> Iterator[tuple[st
     yield "Backup id", backup.id
     yield "Directory", str(backup.path)
     yield "State", ", ".join(each.text for each in badges(backup))
-    yield "prune would", verdict(backup) if why_no_rules is None else f"{NOTHING} (no rules: {why_no_rules})"
+    yield (
+        "prune would",
+        verdict(backup) if why_no_rules is None else f"{NOTHING} (no rules to judge by: {why_no_rules})",
+    )
 
 
 def _of_manifest(manifest: Manifest) -> Iterator[tuple[str, str]]:
@@ -96,7 +101,7 @@ def _row(record: ComponentRecord) -> dict[str, object]:
         size(record.bytes_written),
         charts.as_ratio(ratio(record.bytes_read, record.bytes_written)),
         duration(record.duration_seconds),
-        NOTHING if counted is None else f"{counted[0]:,} {counted[1]}",
+        NOTHING if counted is None else f"{counted[0]:,} {_ONE[counted[1]] if counted[0] == 1 else counted[1]}",
         str(len(record.warnings)),
     )
     return {
