@@ -93,6 +93,13 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def man(session: nox.Session) -> None:
+    """Write the manual pages of the command anew, from the command."""
+    session.install(*BOTH)
+    session.run("python", "-m", "reference")
+
+
+@nox.session(default=False)
 def fuzz(session: nox.Session) -> None:
     """Fuzz the readers of documents, streams and configuration. `-- --seconds N reader…` for longer, or for some."""
     session.install(*BOTH, *group("test"), *group("fuzz"))

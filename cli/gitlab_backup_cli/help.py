@@ -16,6 +16,7 @@ RETENTION: Final = "Which backups are kept"
 REPORTS: Final = "Who is told"
 INSTALLATION: Final = "Which installation"
 
+_ORDER: Final = {"Arguments": 0, "Options": 1}
 _NARROW: Final = 60
 """Columns of a screen on which the text of an option does not stand beside it, but below."""
 _SMALLEST: Final = 20
@@ -68,7 +69,8 @@ def parameters(command: Any, ctx: Any) -> dict[str, list[Any]]:
     for parameter in command.get_params(ctx):
         if parameter.get_help_record(ctx) is not None:
             found.setdefault(_about(parameter), []).append(parameter)
-    return found
+    # What a command is given comes first, and what changes it next.
+    return dict(sorted(found.items(), key=lambda item: _ORDER.get(item[0], len(_ORDER))))
 
 
 def _about(parameter: Any) -> str:

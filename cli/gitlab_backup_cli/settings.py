@@ -58,6 +58,11 @@ def name_variables(command: Any, path: tuple[str, ...] = ()) -> None:
         name_variables(below, (*path, name))
 
 
+def variables(command: Any, path: tuple[str, ...]) -> dict[str, tuple[str, str]]:
+    """Return, by the names of the parameters of a command, their keys in its section, and their variables."""
+    return {option.name: (key, _variable(path, key)) for key, option in _options(command).items()}
+
+
 def read(context: typer.Context, named: Path | None) -> Settings:
     """Read the file that is named, else the usual one, for the command of a context.
 
