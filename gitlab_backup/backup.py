@@ -52,6 +52,7 @@ class Backup:
         *,
         only: Iterable[str] = (),
         skip: Iterable[str] = (),
+        include: Iterable[str] = (),
         jobs: int | None = None,
         compression: str = "gzip",
         level: int | None = None,
@@ -59,16 +60,18 @@ class Backup:
         repositories: RepositoryOptions | None = None,
         archivers: Mapping[str, str] | None = None,
         insecure_store: bool = False,
+        rate_limit: int | None = None,
         observer: Observer = ignore,
         cancel: Cancellation | None = None,
     ) -> Backup:
         """Back up `instance` into its backup path.
 
-        `only` and `skip` are ids of components; `jobs` is how many things are done at once (default: one a core);
-        `compression` and `level` name the codec of dumps and archives. With `keep_going`, a component that fails is
-        recorded, and the rest is published. `repositories` says which of them, and how. `archivers` names, by id, the
-        archivers of components that are not to have their usual ones. With `insecure_store`, others may be able to
-        write to the backup path. Events go to `observer`; `cancel` ends the work from another thread.
+        `only`, `skip` and `include` are ids of components, of which the last adds optional ones (`config`); `jobs` is
+        how many things are done at once (default: one a core); `compression` and `level` name the codec of dumps and
+        archives. With `keep_going`, a component that fails is recorded, and the rest is published. `repositories` says
+        which of them, and how. `archivers` names, by id, the archivers of components that are not to have their usual
+        ones. With `insecure_store`, others may be able to write to the backup path. `rate_limit` is how many bytes a
+        second are read, all components together. Events go to `observer`; `cancel` ends the work from another thread.
 
         Raises `BackupFailedError`, `CancelledError`, `LockedError`, `PluginError`, `RefusedError`, `StoreError` or
         `UsageError`; then there is no new backup.
@@ -79,6 +82,7 @@ class Backup:
         chosen = options(
             only=only,
             skip=skip,
+            include=include,
             jobs=jobs,
             compression=compression,
             level=level,
@@ -86,6 +90,7 @@ class Backup:
             repositories=repositories,
             archivers=archivers,
             insecure_store=insecure_store,
+            rate_limit=rate_limit,
         )
         return cls(create(instance, chosen, observer=observer, cancel=cancel))
 
@@ -95,6 +100,7 @@ class Backup:
         *,
         only: Iterable[str] = (),
         skip: Iterable[str] = (),
+        include: Iterable[str] = (),
         compression: str = "gzip",
         level: int | None = None,
         repositories: RepositoryOptions | None = None,
@@ -102,19 +108,21 @@ class Backup:
     ) -> tuple[PlannedComponent, ...]:
         """Return what `create` would do with each component. Changes nothing.
 
-        Raises `PluginError`, `RefusedError` or `UsageError`.
+        Raises `PluginError`, `RefusedError`, `StoreError` or `UsageError`.
         """
+        from .operations.base import on_base
         from .operations.plan import options, plan
 
         chosen = options(
             only=only,
             skip=skip,
+            include=include,
             compression=compression,
             level=level,
             repositories=repositories,
             archivers=archivers,
         )
-        return tuple(plan(instance, chosen))
+        return tuple(on_base(BackupStore(instance.backup_path), chosen.repositories, plan(instance, chosen)))
 
     @classmethod
     def open(cls, store: BackupStore | Path | str, backup_id: str) -> Backup:
@@ -189,14 +197,18 @@ class Backup:
         *,
         only: Iterable[str] | None = None,
         jobs: int | None = None,
+        rate_limit: int | None = None,
         observer: Observer = ignore,
         cancel: Cancellation | None = None,
     ) -> Verification:
-        """Read all of it, or the components of `only`; compare digests and check structures."""
+        """Read all of it, or the components of `only`; compare digests and check structures.
+
+        `rate_limit` is how many bytes a second are read.
+        """
         from .operations.verify import verify
 
         chosen = None if only is None else frozenset(only)
-        return verify(self.path, only=chosen, jobs=jobs, observer=observer, cancel=cancel)
+        return verify(self.path, only=chosen, jobs=jobs, rate_limit=rate_limit, observer=observer, cancel=cancel)
 
     def restore(
         self,
@@ -204,6 +216,7 @@ class Backup:
         *,
         only: Iterable[str] = (),
         skip: Iterable[str] = (),
+        include: Iterable[str] = (),
         jobs: int | None = None,
         force_version: bool = False,
         verify: bool = True,
@@ -212,7 +225,9 @@ class Backup:
         keep_old: bool = False,
         database_strategy: str | None = None,
         repositories: RepositoryOptions | None = None,
+        config_to: Path | None = None,
         insecure_store: bool = False,
+        rate_limit: int | None = None,
         confirm: Callable[[Proposal], bool] | None = None,
         observer: Observer = ignore,
         cancel: Cancellation | None = None,
@@ -223,7 +238,10 @@ class Backup:
         into another version of GitLab; `verify=False` skips the verification; `dry_run` ends after the checks;
         `keep_old` keeps what was replaced (`<name>.before-<backup id>`); `database_strategy` is `swap` or `transaction`
         (default: the better one that is possible); with `insecure_store`, others may be able to write to the backup
-        path, and to where this backup lies.
+        path, and to where this backup lies; `rate_limit` is how many bytes a second are read of it.
+
+        Configuration and secrets (`config`) are restored only where `only` or `include` name them, and then into
+        `config_to`, a new or empty directory: they never replace anything.
 
         Raises `CancelledError`, `DamagedError`, `LockedError`, `RefusedError`, `RestoreFailedError`, `StoreError` or
         `UsageError`; then the instance is as it was.
@@ -236,16 +254,19 @@ class Backup:
             keep_old=keep_old,
             database_strategy=database_strategy,
             repositories=repositories or RepositoryOptions(),
+            config_to=config_to,
         )
         choice = choose(
             only=only,
             skip=skip,
+            include=include,
             jobs=jobs,
             options=options,
             force_version=force_version,
             verify=verify,
             dry_run=dry_run,
             insecure_store=insecure_store,
+            rate_limit=rate_limit,
         )
         return restore(
             self.path, instance, choice, confirm=confirm or (lambda _proposal: True), observer=observer, cancel=cancel

@@ -23,6 +23,7 @@ class Holder(Enum):
     DATABASES = "databases"
     STORAGES = "storages"
     DIRECTORY = "directory"
+    CONFIGURATION = "configuration"
 
 
 @frozen
@@ -34,6 +35,9 @@ class Component:
     `enabled` and `object_store`), `settings` are the keys that may name the directory, the first that is set wins,
     with `within` below it. Where none is set it is `fallback`, relative to GitLab's root, or to `shared.path` where
     `fallback_is_shared`. `excludes` are names at the top level of the directory that are left out.
+
+    An `optional` one is backed up and restored only where it is asked for. A backup made without it does not mention
+    it, and is a backup of everything all the same.
     """
 
     id: str
@@ -48,6 +52,7 @@ class Component:
     fallback_is_shared: bool = True
     excludes: tuple[str, ...] = ()
     only_if_enabled: bool = False
+    optional: bool = False
 
 
 def _directory(
@@ -110,22 +115,34 @@ COMPONENTS: tuple[Component, ...] = (
         "agent_plan_content.storage_path",
         excludes=_TMP,
     ),
+    Component(
+        id="config",
+        name="Configuration and secrets",
+        destination="config.tar",
+        holder=Holder.CONFIGURATION,
+        archiver="config",
+        # Where gitlab-ctl backup-etc puts its archives.
+        excludes=("config_backup",),
+        optional=True,
+    ),
 )
 
 
-def select(only: Iterable[str] = (), skip: Iterable[str] = ()) -> tuple[Component, ...]:
-    """Return the components named by `only` (all where it is empty) without those of `skip`, in the order of work.
+def select(only: Iterable[str] = (), skip: Iterable[str] = (), include: Iterable[str] = ()) -> tuple[Component, ...]:
+    """Return the components named by `only` and `include` without those of `skip`, in the order of work.
 
-    Raises `UsageError` for an id that does not exist, and where nothing is left.
+    Where `only` is empty, all that are not optional are meant by it. Raises `UsageError` for an id that does not exist,
+    and where nothing is left.
     """
-    wanted, unwanted = set(only), set(skip)
+    wanted, unwanted, added = set(only), set(skip), set(include)
     known = {component.id for component in COMPONENTS}
-    if unknown := sorted((wanted | unwanted) - known):
+    if unknown := sorted((wanted | unwanted | added) - known):
         raise UsageError(
             f"unknown component: {', '.join(unknown)}",
             hint=f"Known components are {', '.join(component.id for component in COMPONENTS)}.",
         )
-    chosen = tuple(c for c in COMPONENTS if (not wanted or c.id in wanted) and c.id not in unwanted)
+    wanted = wanted or {component.id for component in COMPONENTS if not component.optional}
+    chosen = tuple(c for c in COMPONENTS if c.id in (wanted | added) - unwanted)
     if not chosen:
         raise UsageError("no component is left to work on", hint="Name fewer with --skip, or more with --only.")
     return chosen

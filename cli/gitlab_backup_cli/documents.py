@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from gitlab_backup.components import COMPONENTS, Holder
-from gitlab_backup.errors import BackupFailedError, DocumentError
+from gitlab_backup.errors import BackupFailedError, DocumentError, UsageError
 
 from .boundary import explain
 from .display.plan import all_notes
@@ -31,7 +31,8 @@ def made(backup: Backup) -> dict[str, Document]:
     """Return a backup that was just made, as its manifest has it."""
     manifest = backup.manifest
     records = manifest.components if manifest is not None else ()
-    return _run(backup.id, backup.path, backup.state.value, [component(record) for record in records])
+    document = _run(backup.id, backup.path, backup.state.value, [component(record) for record in records])
+    return document | _warned(manifest.warnings if manifest is not None else ())
 
 
 def started(backup_id: str | None, path: Path | None) -> dict[str, Document]:
@@ -39,8 +40,11 @@ def started(backup_id: str | None, path: Path | None) -> dict[str, Document]:
     return _run(backup_id, path, "started", [])
 
 
-def planned(backup_path: Path, items: Iterable[PlannedComponent]) -> dict[str, Document]:
+def planned(
+    backup_path: Path, items: Iterable[PlannedComponent], warnings: Sequence[str], *, incremental: bool
+) -> dict[str, Document]:
     """Return what `--dry-run` would do. It has no backup id yet; its path is the backup path."""
+    items = tuple(items)
     components: list[Document] = [
         {
             **_UNTOUCHED,
@@ -51,14 +55,15 @@ def planned(backup_path: Path, items: Iterable[PlannedComponent]) -> dict[str, D
         }
         for item in items
     ]
-    return _run(None, backup_path, "planned", components)
+    base = {"base": next((item.base for item in items if item.base is not None), None)} if incremental else {}
+    return _run(None, backup_path, "planned", components) | base | _warned(warnings)
 
 
-def failed(error: BaseException) -> dict[str, Document]:
+def failed(error: BaseException, repositories: RepositoryOptions) -> dict[str, Document]:
     """Return a run that left no backup: there is no id and no path, but an error."""
     records = error.components if isinstance(error, BackupFailedError) else ()
     document = _run(None, None, "failed", [component(record) for record in records])
-    return document | _error(error)
+    return document | chosen(repositories) | _error(error)
 
 
 def restored(result: Restored, warnings: Mapping[str, Sequence[str]]) -> dict[str, Document]:
@@ -76,15 +81,20 @@ def restored(result: Restored, warnings: Mapping[str, Sequence[str]]) -> dict[st
     }
 
 
-def not_restored(backup: Backup | None, proposal: Proposal | None, error: BaseException) -> dict[str, Document]:
+def not_restored(
+    backup: Backup | None, proposal: Proposal | None, repositories: RepositoryOptions, error: BaseException
+) -> dict[str, Document]:
     """Return a restore that changed nothing, or has put everything back. What it did not get to know is empty."""
     run = _run(backup.id, backup.path, "failed", []) if backup is not None else _run(None, None, "failed", [])
-    return {**run, **_proposal(proposal), "next_steps": [], **_error(error)}
+    return {**run, **_proposal(proposal), "next_steps": [], **chosen(repositories), **_error(error)}
 
 
 def chosen(repositories: RepositoryOptions) -> dict[str, Document]:
-    """Return what a run on a part of the repositories has besides: which part."""
-    selection = repositories.selection
+    """Return what a run on a part of the repositories has besides: which part. One that cannot be is none."""
+    try:
+        selection = repositories.selection
+    except UsageError:
+        return {}
     return {"filter": cast("Document", selection.to_record())} if selection else {}
 
 
@@ -150,6 +160,7 @@ def shown(backup: Backup) -> dict[str, Document]:
         "installation": manifest.installation,
         "compression": {"codec": manifest.compression.codec, "level": manifest.compression.level},
         "tool": {"name": manifest.tool.name, "version": manifest.tool.version},
+        **_warned(manifest.warnings),
         "components": [
             {**component(record), "destination": record.destination, "details": dict(record.details)}
             for record in manifest.components
@@ -247,6 +258,10 @@ def _error(error: BaseException) -> dict[str, Document]:
 
 def _run(backup_id: str | None, path: Path | None, status: str, components: Sequence[Document]) -> dict[str, Document]:
     return {"backup_id": backup_id, "path": _text(path), "status": status, "components": components}
+
+
+def _warned(warnings: Sequence[str]) -> dict[str, Document]:
+    return {"warnings": list(warnings)} if warnings else {}
 
 
 def _text(path: Path | None) -> str | None:

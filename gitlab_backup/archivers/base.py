@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..instance.selection import Selection
     from ..streams.cancel import Cancellation
     from ..streams.codec import Codec
+    from ..streams.rate import RateLimit
     from ..streams.sink import Buffer, Sink
 
 
@@ -109,10 +110,14 @@ class BackupJob:
     """Takes what was left out, or could not be read as it was. Makes the component end with status `warning`."""
     notice: Callable[[str], None] = field(default=lambda _message: None)
     """Takes what a user may want to know, and is no flaw of the backup."""
+    rate: RateLimit | None = None
+    """The limit on what all components together read, which `read` keeps to; None without one."""
 
     def read(self, count: int) -> None:
-        """Say that `count` bytes of the source have been read."""
+        """Say that `count` bytes of the source have just been read. Waits where a limit on the rate wants that."""
         self.progress(count, 0)
+        if self.rate is not None:
+            self.rate.take(count, self.cancel)
 
     def create_file(self, relative: str) -> Sink:
         """Create the file `relative` of the backup, and its directories. It is counted and gets its digest.
@@ -232,6 +237,8 @@ class RestoreOptions:
     """Whether what was replaced stays beside the new, as `<name>.before-<backup id>`."""
     database_strategy: str | None = None
     """`swap` or `transaction`; None for the best that the role may do."""
+    config_to: Path | None = None
+    """The directory, new or empty, that gets the configuration and the secrets of a backup. They replace nothing."""
     repositories: RepositoryOptions = field(factory=RepositoryOptions)
 
 

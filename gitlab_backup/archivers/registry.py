@@ -32,6 +32,12 @@ def _files() -> Archiver:
     return FilesArchiver()
 
 
+def _config() -> Archiver:
+    from .config import ConfigArchiver
+
+    return ConfigArchiver()
+
+
 def _git() -> Archiver:
     from .git import GitArchiver
 
@@ -48,6 +54,7 @@ def _gitaly() -> Archiver:
 _BUILT_IN: dict[str, Callable[[], Archiver]] = {
     "database": _database,
     "files": _files,
+    "config": _config,
     "git": _git,
     "gitaly": _gitaly,
 }
@@ -56,6 +63,7 @@ _BUILT_IN: dict[str, Callable[[], Archiver]] = {
 _WORKS_ON: Final = {
     "database": Holder.DATABASES,
     "files": Holder.DIRECTORY,
+    "config": Holder.CONFIGURATION,
     "git": Holder.STORAGES,
     "gitaly": Holder.STORAGES,
 }

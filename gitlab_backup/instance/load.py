@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError, GitLabBackupError
 from . import database_yml, gitlab_yml, programs
+from .configuration import OMNIBUS_CONFIGURATION, configuration
 from .model import Instance, Setting
 from .yaml_file import read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from ..streams.cancel import Cancellation
     from .discover import Place
 
-_OMNIBUS_SECRETS = Path("/etc/gitlab/gitlab-secrets.json")
+_OMNIBUS_SECRETS = OMNIBUS_CONFIGURATION / "gitlab-secrets.json"
 
 
 def read(
@@ -68,6 +69,7 @@ def read(
         settings=(*_place_settings(place, version, search_path, secrets), *gitlab.settings, *databases[1]),
         search_path=search_path,
         secrets_file=secrets,
+        configuration=configuration(place),
         keep_time=gitlab.keep_time,
         gitaly_backup=gitlab.gitaly_backup,
         gitlab_config=place.gitlab_config,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from pathlib import Path
 
     from ..instance import Instance
     from ..manifest import Manifest
@@ -41,14 +42,30 @@ def about_secrets(instance: Instance, *, same: bool | None) -> str:
     return f"{name} is the same as at the time of the backup"
 
 
-def next_steps(instance: Instance, components: Collection[str], *, secrets: bool | None) -> tuple[str, ...]:
+def about_config(components: Collection[str]) -> tuple[str, ...]:
+    """Return the warning about a backup of `components`, where the secrets are among them."""
+    if "config" not in components:
+        return ()
+    what = "the encrypted columns of the databases beside them" if "db" in components else "encrypted columns"
+    warning = f"this backup has the secrets and the keys of GitLab (config): who can read it can read {what}, too"
+    return (f"{warning}, so keep it as you would keep them",)
+
+
+def next_steps(
+    instance: Instance, components: Collection[str], *, secrets: bool | None, config_to: Path | None = None
+) -> tuple[str, ...]:
     """Return what an administrator must still do after a restore of `components`, in this order.
 
-    From GitLab's documentation, "Restore GitLab". `secrets` is what `same_secrets` has found.
+    From GitLab's documentation, "Restore GitLab". `secrets` is what `same_secrets` has found, `config_to` the directory
+    that the component `config` was extracted into.
     """
     omnibus = instance.installation == "omnibus"
     rake = "`gitlab-rake {}`" if omnibus else f"`bundle exec rake {{}} RAILS_ENV={instance.rails_env}`"
     steps = []
+    if "config" in components:
+        steps.append(f"Compare what is in {config_to} with what is in place, copy what is wanted, and remove the rest.")
+    if set(components) <= {"config"}:
+        return tuple(steps)
     if "db" in components and not secrets:
         name = instance.secrets_file or ("/etc/gitlab/gitlab-secrets.json" if omnibus else "config/secrets.yml")
         steps.append(f"Put the {name} of the time of the backup in its place, if it is not the same.")

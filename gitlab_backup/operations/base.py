@@ -27,6 +27,16 @@ if TYPE_CHECKING:
 _REPOSITORIES = "repositories"
 
 
+def on_base(
+    store: BackupStore, options: RepositoryOptions, planned: Iterable[PlannedComponent]
+) -> list[PlannedComponent]:
+    """Return a plan that names the base, as `with_base` would choose it now. Raises what that raises."""
+    planned = list(planned)
+    base = with_base(store, options, planned)[0].base
+    name = base.name if base is not None else None
+    return [evolve(item, base=name if item.component.id == _REPOSITORIES else None) for item in planned]
+
+
 def with_base(
     store: BackupStore, options: RepositoryOptions, planned: Iterable[PlannedComponent]
 ) -> tuple[RepositoryOptions, str | None]:

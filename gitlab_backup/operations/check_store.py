@@ -268,12 +268,17 @@ def secrets(place: Place) -> Iterator[Finding]:
         where, name = f"{instance.root / 'config'} (gitlab.yml, database.yml, secrets.yml)", "secrets.yml"
     record = place.newest.manifest.component(_CONFIG) if place.newest is not None else None
     if record is not None and record.status in _DONE:
-        yield ok(about, f"{where}: in the newest backup")
+        yield ok(
+            about,
+            f"{where}: in the newest backup, which thereby opens the encrypted columns of its own database",
+            "Keep the backups where nobody else can read them, or encrypted.",
+        )
     else:
         yield ok(
             about,
-            f"{where} is not in the backups; without {name}, nobody can read the encrypted columns of the database",
-            "Keep a copy of it in another place, apart from the backups.",
+            f"{where} is not in the newest backup, and without {name} nobody can read the encrypted columns of its"
+            " database",
+            "Keep a copy of it in another place, apart from the backups; or have it in them, with --include config.",
         )
     if instance.secrets_file is None:
         yield warning(

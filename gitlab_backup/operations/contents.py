@@ -60,6 +60,8 @@ class Contents:
     bytes_read: int = 0
     compression: str | None = None
     """The codec that the manifest names; None without one."""
+    pace: Callable[[int], None] = lambda _count: None
+    """Takes the number of bytes of each read, and returns when the next may be made."""
     _lock: threading.Lock = field(factory=threading.Lock)
 
     @classmethod
@@ -165,6 +167,7 @@ class _DigestedFile(io.RawIOBase):
             self._size += count
             if self._count is not None:
                 self._count(count)
+            self._contents.pace(count)
         return count
 
     def close(self) -> None:

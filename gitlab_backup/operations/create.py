@@ -24,12 +24,12 @@ from ..store import BackupStore
 from ..streams.cancel import Cancellation
 from ..streams.files import FileSink, remove_tree
 from ..version import __version__
-from .advice import secrets_digest
+from .advice import about_config, secrets_digest
 from .base import with_base
 from .journal import recover
 from .plan import NOT_SELECTED, plan
 from .progress import Progress
-from .run import Tally, Telling, hint_of, run_all
+from .run import Tally, Telling, hint_of, limiter, run_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +39,10 @@ if TYPE_CHECKING:
     from ..events import Observer
     from ..instance import Instance
     from ..store import Staging
+    from ..streams.rate import RateLimit
     from .plan import CreateOptions, PlannedComponent
+
+_MADE = {Status.COMPLETE, Status.WARNING}
 
 
 def create(
@@ -69,7 +72,7 @@ def create(
         chosen = evolve(chosen, repositories=repositories)
         started_at = datetime.now(UTC)
         with store.staging(started_at, instance.gitlab_version) as staging:
-            run = _Run(instance, chosen, planned, staging, tell, started_at)
+            run = _Run(instance, chosen, planned, staging, tell, started_at, limiter(chosen.rate_limit))
             backup_id = str(staging.backup_id)
             active = tuple(item.component.id for item in planned if item.left_out is None)
             tell(OperationStarted("backup", backup_id, staging.target, active))
@@ -77,6 +80,8 @@ def create(
                 tell(Noticed(base_note))
             if "repositories" in active and (selection := chosen.repositories.selection):
                 tell(Noticed(f"this backup is partial: it has only repositories {selection}"))
+            for warning in about_config(active):
+                tell(Noticed(f"warning: {warning}"))
             try:
                 run.components(cancel)
                 run.judge()
@@ -139,6 +144,7 @@ class _Run:
     staging: Staging
     tell: Telling
     started_at: datetime
+    rate: RateLimit | None
     records: dict[str, ComponentRecord] = field(factory=dict)
     digests: dict[str, str] = field(factory=dict)
     failures: list[tuple[str, Exception]] = field(factory=list)
@@ -164,7 +170,7 @@ class _Run:
         if self.failures and not self.chosen.keep_going:
             component, error = self.failures[0]
             raise self._failed(f"{component}: {error}", hint_of(error)) from error
-        if not any(record.status in {Status.COMPLETE, Status.WARNING} for record in self.records.values()):
+        if not any(record.status in _MADE for record in self.records.values()):
             reasons = "; ".join(f"{r.id}: {r.reason}" for r in self.records.values() if r.reason != NOT_SELECTED)
             raise self._failed(f"nothing could be backed up ({reasons})", None)
 
@@ -184,6 +190,7 @@ class _Run:
             selected=tuple(item.component.id for item in self.planned if item.left_out != NOT_SELECTED),
             secrets_sha256=secrets_digest(self.instance),
             components=tuple(self.records[item.component.id] for item in self.planned),
+            warnings=about_config([each.id for each in self.records.values() if each.status in _MADE]),
         )
         metadata = Metadata(
             backup_id=str(backup_id), created_at=backup_id.created_at, gitlab_version=self.instance.gitlab_version
@@ -211,6 +218,7 @@ class _Run:
             written=files.__setitem__,
             warn=tally.warn,
             notice=lambda message: self.tell(Noticed(message)),
+            rate=self.rate,
         )
         return _Work(item, job, tally, files)
 

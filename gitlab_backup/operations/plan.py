@@ -14,7 +14,7 @@ from ..archivers.wanted import check_selection
 from ..components import COMPONENTS, Holder, select
 from ..errors import RefusedError, UsageError
 from ..streams.codec import codec_named
-from .run import default_jobs
+from .run import checked_rate, default_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -43,12 +43,15 @@ class CreateOptions:
     """The archiver of each component that is not to have its usual one, by their names."""
     insecure_store: bool = False
     """Whether others may be able to write to the backup path."""
+    rate_limit: int | None = None
+    """How many bytes a second are read of the instance, at the most; None for as many as there come."""
 
 
 def options(
     *,
     only: Iterable[str] = (),
     skip: Iterable[str] = (),
+    include: Iterable[str] = (),
     jobs: int | None = None,
     compression: str = "gzip",
     level: int | None = None,
@@ -56,6 +59,7 @@ def options(
     repositories: RepositoryOptions | None = None,
     archivers: Mapping[str, str] | None = None,
     insecure_store: bool = False,
+    rate_limit: int | None = None,
 ) -> CreateOptions:
     """Return checked options. Raises `UsageError` for names and numbers that do not exist."""
     codec = codec_named(compression)
@@ -82,7 +86,7 @@ def options(
             hint="Whether an increment in Gitaly's object storage is whole cannot be seen from here.",
         )
     return CreateOptions(
-        components=frozenset(component.id for component in select(only, skip)),
+        components=frozenset(component.id for component in select(only, skip, include)),
         jobs=jobs or default_jobs(),
         codec=codec,
         level=codec.default_level if level is None and codec.levels else level,
@@ -90,6 +94,7 @@ def options(
         repositories=repositories,
         archivers=archivers,
         insecure_store=insecure_store,
+        rate_limit=checked_rate(rate_limit),
     )
 
 
@@ -101,6 +106,8 @@ class PlannedComponent:
     archiver: Archiver
     left_out: str | None
     """Why it is left out; None where it is backed up."""
+    base: str | None = None
+    """The id of the backup that it is going to be an increment on; None where it is backed up in full."""
 
 
 def plan(instance: Instance, chosen: CreateOptions) -> list[PlannedComponent]:
@@ -113,6 +120,8 @@ def plan(instance: Instance, chosen: CreateOptions) -> list[PlannedComponent]:
         check_selection(chosen.repositories.selection, instance)
     planned = []
     for component in COMPONENTS:
+        if component.optional and component.id not in chosen.components:
+            continue
         asked = chosen.archivers.get(component.id)
         archiver = archiver_for(component, chosen.repositories, instance, asked=asked)
         left_out = archiver.left_out(component, instance) if component.id in chosen.components else NOT_SELECTED
@@ -128,6 +137,8 @@ def _refuse_to_swallow(instance: Instance, component: Component) -> None:
         sources = [instance.directory(component).path]
     elif component.holder is Holder.STORAGES:
         sources = [storage.path for storage in instance.storages if storage.path is not None]
+    elif component.holder is Holder.CONFIGURATION:
+        sources = list(instance.configuration)
     else:
         return
     backup_path = Path(os.path.realpath(instance.backup_path))

@@ -25,7 +25,7 @@ from .conditions import check_space, check_version, damaged
 from .contents import Contents, Documents
 from .journal import JOURNAL_NAME, Entry, Journal, Phase, Step, finish, recover, restore_job, settle
 from .progress import Progress
-from .run import Tally, Telling, default_jobs, hint_of, run_all
+from .run import Tally, Telling, checked_rate, default_jobs, hint_of, limiter, run_all
 from .verify import components_of, record_of, verify
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ class RestoreChoice:
     only: frozenset[str]
     """The components asked for by name; empty for all that the backup has."""
     skip: frozenset[str]
+    include: frozenset[str]
+    """The components to restore besides those of `only`, where they are optional."""
     jobs: int
     options: RestoreOptions
     force_version: bool
@@ -53,33 +55,47 @@ class RestoreChoice:
     dry_run: bool
     insecure_store: bool
     """Whether others may be able to write to the backup path, and to where the backup lies."""
+    rate_limit: int | None = None
+    """How many bytes a second are read of the backup, at the most; None for as many as there come."""
 
 
 def choose(
     *,
     only: Iterable[str] = (),
     skip: Iterable[str] = (),
+    include: Iterable[str] = (),
     jobs: int | None = None,
     options: RestoreOptions | None = None,
     force_version: bool = False,
     verify: bool = True,
     dry_run: bool = False,
     insecure_store: bool = False,
+    rate_limit: int | None = None,
 ) -> RestoreChoice:
-    """Return a checked choice. Raises `UsageError` for names and numbers that do not exist."""
-    only, skip = frozenset(only), frozenset(skip)
-    select(only, skip)
+    """Return a checked choice. Raises `UsageError` for names and numbers that do not exist, and what is not said."""
+    only, skip, include = frozenset(only), frozenset(skip), frozenset(include)
+    options = options or RestoreOptions()
+    asked = [component.id for component in select(only, skip, include) if component.holder is Holder.CONFIGURATION]
+    if asked and options.config_to is None:
+        raise UsageError(
+            f"where {asked[0]} is to be extracted to is not said; it is never put over what is there",
+            hint="Name a new or empty directory with --config-to.",
+        )
+    if options.config_to is not None and not asked:
+        raise UsageError("--config-to is for the component config", hint="Add --include config, or --only config.")
     if jobs is not None and jobs < 1:
         raise UsageError(f"cannot work with {jobs} jobs", hint="--jobs takes a number from 1 on.")
     return RestoreChoice(
         only=only,
         skip=skip,
+        include=include,
         jobs=jobs or default_jobs(),
-        options=options or RestoreOptions(),
+        options=options,
         force_version=force_version,
         verify=verify,
         dry_run=dry_run,
         insecure_store=insecure_store,
+        rate_limit=checked_rate(rate_limit),
     )
 
 
@@ -288,7 +304,7 @@ def _check(path: Path, instance: Instance, choice: RestoreChoice, tell: Telling,
     if "repositories" in chosen:
         check_selection(choice.options.repositories.selection, instance, replaces_database="db" in chosen)
     if choice.verify:
-        found = verify(path, only=chosen, jobs=choice.jobs, observer=tell, cancel=cancel)
+        found = verify(path, only=chosen, jobs=choice.jobs, rate_limit=choice.rate_limit, observer=tell, cancel=cancel)
         if found.damages:
             raise damaged(path, [f"{damage.file}: {damage.problem}" for damage in found.damages])
         if not found.has_checksums:
@@ -299,6 +315,8 @@ def _check(path: Path, instance: Instance, choice: RestoreChoice, tell: Telling,
     if any(component.id == "db" for component in components):
         notes.append(about_secrets(instance, same=secrets))
     stop = Cancellation()
+    if (rate := limiter(choice.rate_limit)) is not None:
+        contents.pace = partial(rate.take, cancel=stop)
     steps, tallies, plans = [], {}, {}
     for component in components:
         record = record_of(component, documents.manifest)
@@ -324,7 +342,7 @@ def _check(path: Path, instance: Instance, choice: RestoreChoice, tell: Telling,
     check_space(plans)
     archivers = {step.job.component.id: step.archiver.name for step in steps}
     proposal = Proposal(backup_id=path.name, path=path, plans=plans, archivers=archivers, notes=tuple(notes))
-    following = next_steps(instance, tuple(plans), secrets=secrets)
+    following = next_steps(instance, tuple(plans), secrets=secrets, config_to=choice.options.config_to)
     return _Run(choice, proposal, steps, tallies, tell, stop, following)
 
 
@@ -343,16 +361,23 @@ def _check_plugins(components: list[Component], contents: Contents, documents: D
 def _selected(
     contents: Contents, manifest: Manifest | None, choice: RestoreChoice
 ) -> tuple[list[Component], list[str]]:
-    """Return the components to restore, and a note on those that the backup does not have."""
+    """Return the components to restore, and notes on those that it does not have, or that were not asked for."""
     present = components_of(contents, manifest)
-    if missing := sorted(choice.only - {component.id for component in present}):
+    if missing := sorted((choice.only | choice.include) - choice.skip - {component.id for component in present}):
         reasons = [
             record.reason for m in missing for record in (manifest.components if manifest else ()) if record.id == m
         ]
         because = f" ({'; '.join(filter(None, reasons))})" if any(reasons) else ""
         raise RefusedError(f"the backup {contents.path.name} has no {', '.join(missing)}{because}")
-    chosen = [c for c in present if (not choice.only or c.id in choice.only) and c.id not in choice.skip]
+    asked = select(choice.only, choice.skip, choice.include)
+    chosen = [component for component in present if component in asked]
     if not chosen:
         raise RefusedError(f"nothing of the backup {contents.path.name} is left to restore")
-    absent = [component.id for component in select(choice.only, choice.skip) if component not in chosen]
-    return chosen, [f"not in the backup, and left as they are: {', '.join(absent)}"] if absent else []
+    absent = [component.id for component in asked if component not in chosen]
+    notes = [f"not in the backup, and left as they are: {', '.join(absent)}"] if absent else []
+    if any(component.optional and component not in asked for component in present):
+        notes.append(
+            "the backup has the configuration and the secrets, too, which are not restored by themselves:"
+            " --include config --config-to DIRECTORY extracts them"
+        )
+    return chosen, notes

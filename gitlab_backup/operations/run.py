@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field
 
-from ..errors import CancelledError
+from ..errors import CancelledError, UsageError
 from ..events import ComponentFinished, ComponentProgressed, ComponentStarted, ComponentWarned, Status
+from ..sizes import readable_size
 from ..streams.files import remedy
+from ..streams.rate import LEAST, RateLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -31,6 +33,21 @@ _LOOK = 1.0
 def default_jobs() -> int:
     """Return how many things to do at once: as many as this process may use cores."""
     return len(os.sched_getaffinity(0))
+
+
+def checked_rate(rate: int | None) -> int | None:
+    """Return a limit in bytes a second. Raises `UsageError` for one at which nothing would come to its end."""
+    if rate is not None and rate < LEAST:
+        raise UsageError(
+            f"cannot work at {rate} bytes a second",
+            hint=f"A limit is at least {readable_size(LEAST)}: give it a unit, such as 50M.",
+        )
+    return rate
+
+
+def limiter(rate: int | None) -> RateLimit | None:
+    """Return what keeps all threads of a run together to a limit."""
+    return None if rate is None else RateLimit(rate)
 
 
 class Telling:

@@ -14,7 +14,7 @@ from ..errors import CancelledError, GitLabBackupError
 from ..events import OperationFinished, OperationStarted, Status, ignore
 from ..streams.cancel import Cancellation
 from .contents import DOCUMENTS, Contents, Damage, Documents, is_of
-from .run import Tally, Telling, default_jobs, run_all
+from .run import Tally, Telling, checked_rate, default_jobs, limiter, run_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -45,15 +45,18 @@ def verify(
     *,
     only: Collection[str] | None = None,
     jobs: int | None = None,
+    rate_limit: int | None = None,
     observer: Observer = ignore,
     cancel: Cancellation | None = None,
 ) -> Verification:
     """Read every file of the backup at `path` once: compare its digest, and check its structure on the way.
 
-    With `only`, the files of these components, and the documents. Damage is returned, not raised.
+    With `only`, the files of these components, and the documents; with `rate_limit`, at most so many bytes a second.
+    Damage is returned, not raised. Raises `CancelledError`, and `UsageError` for such a limit.
     """
     cancel = cancel or Cancellation()
     jobs = jobs or default_jobs()
+    rate = limiter(checked_rate(rate_limit))
     tell = Telling(observer)
     contents = Contents.of(path)
     documents = Documents.read(contents)
@@ -64,6 +67,8 @@ def verify(
 
     tell(OperationStarted("verify", path.name, path, tuple(component.id for component in components)))
     with cancel.part() as stop:
+        if rate is not None:
+            contents.pace = partial(rate.take, cancel=stop)
         structures: list[Callable[[], None]] = [
             partial(_verify_component, component, contents, documents.manifest, tell=tell, stop=stop, jobs=jobs)
             for component in components

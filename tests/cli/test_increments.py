@@ -62,3 +62,15 @@ def test_bases_that_are_none(installation: ThrowawayInstallation, program: Progr
     server_side = program(*run, "--incremental", "--repositories-server-side")
     assert 2 == server_side.status
     assert (other,) == BackupStore(installation.backup_path).ids()
+
+
+def test_the_plan(installation: ThrowawayInstallation, program: Program) -> None:
+    """A dry run says which backup would be built on, and refuses one that cannot be."""
+    run = ("backup", "all", "--only", "repositories", "--incremental")
+    plan = program(*run, "--dry-run", "--json")
+    assert (0, None) == (plan.status, plan.document["base"])
+    first = made(program)
+    assert first == program(*run, "--dry-run", "--json").document["base"]
+    assert f"back up as increments on {first}" in program(*run, "--dry-run").out
+    assert (first,) == BackupStore(installation.backup_path).ids()
+    assert "base" not in program("backup", "all", "--dry-run", "--json").document

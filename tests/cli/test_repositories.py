@@ -62,6 +62,9 @@ def test_documents(reader: Program, tmp_path: Path) -> None:
     made = reader("backup", "all", *GIT, *PART, *store, "--json")
     assert (0, FILTER) == (made.status, made.document["filter"])
     assert "filter" not in reader("backup", "all", "--only", "lfs", *store, "--json").document
+    failed = reader("backup", "all", *GIT, *PART, *store, "--base", made.document["backup_id"], "--json")
+    assert ["backup_id", "path", "status", "components", "filter", "error"] == list(failed.document)
+    assert (2, FILTER) == (failed.status, failed.document["filter"])
 
 
 @pytest.mark.parametrize("more", [(), ("--dry-run",)])
@@ -120,6 +123,7 @@ def test_usage_of_a_restore(installation: ThrowawayInstallation, program: Progra
         result = program(*restore, *arguments)
         assert (2, {}) == (result.status, result.document["plan"])
         assert message in result.document["error"]["message"]
+        assert ("filter" in result.document) is ("git" not in arguments)
 
 
 def test_a_backup_of_some_components_is_partial(installation: ThrowawayInstallation, program: Program) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 VERSION = "17.0.0-pre"
+USUAL = tuple(component for component in COMPONENTS if not component.optional)
 FILES = {"uploads.tar.gz": b"uploads" * 10, "db/database.sql.gz": b"dump" * 20}
 
 
@@ -31,7 +32,7 @@ def make_backup(
     *,
     statuses: Mapping[str, Status] | None = None,
     left_out: frozenset[str] = frozenset(),
-    size: int = len(COMPONENTS),
+    size: int = len(USUAL),
 ) -> Path:
     """Make a backup with the documents that the library writes. `statuses` are those of components; else complete.
 
@@ -51,7 +52,7 @@ def make_backup(
         gitlab_version=parsed.gitlab_version,
         installation="source",
         compression=Compression(codec="gzip", level=1),
-        selected=tuple(each.id for each in COMPONENTS if each.id not in left_out),
+        selected=tuple(each.id for each in USUAL if each.id not in left_out),
         components=tuple(
             ComponentRecord(
                 id=each.id,
@@ -60,10 +61,10 @@ def make_backup(
                 archiver=each.archiver,
                 status=statuses.get(each.id, Status.COMPLETE),
                 bytes_read=1,
-                bytes_written=size - len(COMPONENTS) + 1 if each.holder is Holder.DATABASES else 1,
+                bytes_written=size - len(USUAL) + 1 if each.holder is Holder.DATABASES else 1,
                 duration_seconds=0,
             )
-            for each in COMPONENTS
+            for each in USUAL
         ),
     )
     files = {**FILES, "manifest.json": manifest.to_json(), "backup_information.json": metadata.to_json()}

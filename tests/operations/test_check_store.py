@@ -312,17 +312,15 @@ def test_secrets_are_not_in_a_backup(store: Path, instance: Instance) -> None:
     """It is said of each kind of installation where they are: always, but without spoiling the result."""
     make_backup(store, id_at(EPOCH - HOUR))
     source = only(look(store, instance=instance), "secrets", Level.OK)
-    assert "secrets.yml" in source.message
-    assert source.to_do is not None
+    assert "secrets.yml) is not in the newest backup" in source.message
+    assert "--include config" in str(source.to_do)
     omnibus = only(look(store, instance=evolve(instance, installation="omnibus")), "secrets", Level.OK)
     assert "/etc/gitlab" in omnibus.message
 
 
-@pytest.mark.parametrize(("status", "advised"), [(Status.COMPLETE, False), (Status.SKIPPED, True)])
-def test_secrets_that_are_in_the_newest_backup(
-    store: Path, instance: Instance, status: Status, *, advised: bool
-) -> None:
-    """Where a component holds them, there is nothing to advise; one that was left out holds nothing."""
+@pytest.mark.parametrize(("status", "there"), [(Status.COMPLETE, True), (Status.SKIPPED, False)])
+def test_secrets_that_are_in_the_newest_backup(store: Path, instance: Instance, status: Status, *, there: bool) -> None:
+    """Where a component holds them, it is said what they open; one that was left out holds nothing."""
     path = make_backup(store, id_at(EPOCH - HOUR))
     manifest = Manifest.read(path)
     assert manifest is not None
@@ -331,7 +329,8 @@ def test_secrets_that_are_in_the_newest_backup(
     selected = tuple(each.id for each in (*others, record))
     (path / "manifest.json").write_bytes(evolve(manifest, components=(*others, record), selected=selected).to_json())
     found = only(look(store, instance=instance), "secrets", Level.OK)
-    assert (advised, not advised) == (found.to_do is not None, "in the newest backup" in found.message)
+    assert (there, not there) == ("opens" in found.message, "is not in the newest backup" in found.message)
+    assert there is ("nobody else can read them" in str(found.to_do))
 
 
 def test_secrets_that_cannot_be_found(store: Path, instance: Instance) -> None:

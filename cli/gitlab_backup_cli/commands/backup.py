@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
@@ -14,6 +15,7 @@ from gitlab_backup.store import BackupStore
 
 from .. import documents
 from ..completion import components, compressions
+from ..priority import Priority, prioritised
 from ..reporting import Reports, reporting
 from ..retention import RuleOptions, taking_rules
 from ..run import Run, running
@@ -37,14 +39,25 @@ class _Choices(TypedDict):
 
     only: tuple[str, ...]
     skip: tuple[str, ...]
+    include: tuple[str, ...]
     compression: str
     level: int | None
     repositories: RepositoryOptions
     archivers: dict[str, str]
 
 
+class _Options(TypedDict):
+    """What the backup is told besides."""
+
+    jobs: int | None
+    keep_going: bool
+    insecure_store: bool
+    rate_limit: int | None
+
+
 @reporting
 @taking_rules
+@prioritised
 def backup_all(
     session: Session,
     *,
@@ -57,6 +70,14 @@ def backup_all(
     only: Annotated[
         list[str] | None,
         typer.Option(metavar="ID", help="Back up this component only; likewise.", autocompletion=components),
+    ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ID",
+            help="Back up what is not by default, too: config has the secrets and the keys. Likewise.",
+            autocompletion=components,
+        ),
     ] = None,
     jobs: Annotated[
         int | None, typer.Option(metavar="N", help="Do N things at once. Default: one for each core.")
@@ -98,6 +119,7 @@ def backup_all(
         bool, typer.Option("--prune", help="Then delete older backups, by the rules below or `backup.keep_time`.")
     ] = False,
     rules: RuleOptions,
+    priority: Priority,
     reports: Reports,
 ) -> None:
     """Back up everything, or a part of it.
@@ -115,6 +137,7 @@ def backup_all(
       gitlab-backup-cli backup all --only repositories --repository-path my/group
       gitlab-backup-cli backup all --incremental
       gitlab-backup-cli backup all --prune --keep-daily 7 --keep-weekly 4
+      gitlab-backup-cli backup all --nice 10 --ionice idle --rate-limit 100M
     """  # noqa: D301 - \b keeps the lines of the example apart
     repositories = RepositoryOptions(
         storages=ids(repository_storage),
@@ -124,15 +147,18 @@ def backup_all(
         server_side=repositories_server_side,
         incremental=incremental,
     )
-    with running(session, "backup", reports, documents.failed, json=json, quiet=quiet, dry_run=dry_run) as run:
+    failed = partial(documents.failed, repositories=repositories)
+    with running(session, "backup", reports, failed, json=json, quiet=quiet, dry_run=dry_run) as run:
+        priority.take(session)
         if rules.given and not prune:
             raise UsageError(
                 f"{rules.given[0]} says what to prune, and is for --prune", hint="Add --prune, or leave it out."
             )
-        run.before(documents.started(None, None))
+        run.before(documents.started(None, None) | documents.chosen(repositories))
         choices = _Choices(
             only=ids(only),
             skip=ids(skip),
+            include=ids(include),
             compression=compression,
             level=compression_level,
             repositories=_on_base(session, repositories, base),
@@ -142,7 +168,10 @@ def backup_all(
         if dry_run:
             _plan(session, choices, run)
         else:
-            _create(session, choices, then, run, jobs=jobs, keep_going=keep_going, insecure_store=insecure_store)
+            options = _Options(
+                jobs=jobs, keep_going=keep_going, insecure_store=insecure_store, rate_limit=priority.bytes_a_second
+            )
+            _create(session, choices, options, then, run)
     raise typer.Exit(run.status)
 
 
@@ -172,31 +201,14 @@ def _on_base(session: Session, repositories: RepositoryOptions, base: str | None
     return evolve(repositories, base=session.store().open(base))
 
 
-def _create(
-    session: Session,
-    choices: _Choices,
-    rules: Rules | None,
-    run: Run,
-    *,
-    jobs: int | None,
-    keep_going: bool,
-    insecure_store: bool,
-) -> None:
+def _create(session: Session, choices: _Choices, options: _Options, rules: Rules | None, run: Run) -> None:
     from gitlab_backup import Backup
 
     started = time.monotonic()
     instance = session.instance()
     run.store = BackupStore(instance.backup_path)
     with session.cancelling(left=_LEFT) as cancel, run.display() as shown:
-        backup = Backup.create(
-            instance,
-            **choices,
-            jobs=jobs,
-            keep_going=keep_going,
-            insecure_store=insecure_store,
-            observer=shown,
-            cancel=cancel,
-        )
+        backup = Backup.create(instance, **choices, **options, observer=shown, cancel=cancel)
         shown.close()
         shown.say(_closing(backup, time.monotonic() - started))
         status, pruned = prune_after(backup, rules, shown, cancel) if rules is not None else (ExitStatus.COMPLETE, {})
@@ -219,26 +231,33 @@ def _closing(backup: Backup, seconds: float) -> str:
 
 
 def _planned(item: PlannedComponent, choices: _Choices) -> str:
-    chosen = choices["repositories"].selection
-    return f"back up those {chosen}" if chosen and item.component.holder is Holder.STORAGES else "back up"
+    repositories = choices["repositories"]
+    if item.left_out is not None:
+        return f"leave out: {item.left_out}"
+    if item.component.holder is not Holder.STORAGES:
+        return "back up"
+    text = f"back up those {repositories.selection}" if repositories.selection else "back up"
+    if item.base is not None:
+        return f"{text} as increments on {item.base}"
+    return f"{text} in full: there is no backup to build on" if repositories.incremental else text
 
 
 def _plan(session: Session, choices: _Choices, run: Run) -> None:
     from gitlab_backup import Backup
+    from gitlab_backup.operations.advice import about_config
 
     instance = session.instance()
     planned = Backup.plan(instance, **choices)
+    warnings = about_config([item.component.id for item in planned if item.left_out is None])
+    repositories = choices["repositories"]
     run.finish(
         ExitStatus.COMPLETE,
-        documents.planned(instance.backup_path, planned) | documents.chosen(choices["repositories"]),
+        documents.planned(instance.backup_path, planned, warnings, incremental=repositories.incremental)
+        | documents.chosen(repositories),
     )
     if not (run.json or run.quiet):
-        rows = [
-            (
-                item.component.id,
-                item.archiver.name,
-                _planned(item, choices) if item.left_out is None else f"leave out: {item.left_out}",
-            )
-            for item in planned
-        ]
-        run.write(table(("component", "archiver", "plan"), rows) + f"\nInto a new backup in {instance.backup_path}\n")
+        rows = [(item.component.id, item.archiver.name, _planned(item, choices)) for item in planned]
+        told = "".join(f"\nwarning: {warning}\n" for warning in warnings)
+        run.write(
+            table(("component", "archiver", "plan"), rows) + f"\nInto a new backup in {instance.backup_path}\n{told}"
+        )

@@ -116,6 +116,9 @@ def _shown(backup: Backup) -> Iterator[str]:
     yield ""
     rows = [_component_row(record) for record in manifest.components]
     yield table(("component", "status", "read", "written", "time", "reason"), rows, right={2, 3, 4}).rstrip("\n")
+    if manifest.warnings:
+        yield ""
+    yield from (f"warning: {escape(warning)}" for warning in manifest.warnings)
     for record in manifest.components:
         if record.warnings or record.details:
             yield f"\n{record.id}"

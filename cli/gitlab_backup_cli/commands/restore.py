@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from enum import StrEnum
+from pathlib import Path  # noqa: TC003 - the signature is looked at when the command starts
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
@@ -20,6 +21,7 @@ from .. import documents
 from ..completion import components
 from ..display.plan import header, notes, plan
 from ..output import columns, complain
+from ..priority import Priority, prioritised
 from ..reporting import Reports, reporting
 from ..run import Run, running
 from ..session import Session  # noqa: TC001 - the signature is looked at when the command starts
@@ -50,6 +52,7 @@ class _Choices(TypedDict):
 
     only: tuple[str, ...]
     skip: tuple[str, ...]
+    include: tuple[str, ...]
     jobs: int | None
     force_version: bool
     verify: bool
@@ -58,10 +61,13 @@ class _Choices(TypedDict):
     keep_old: bool
     database_strategy: str | None
     repositories: RepositoryOptions
+    config_to: Path | None
     insecure_store: bool
+    rate_limit: int | None
 
 
 @reporting
+@prioritised
 def restore_all(
     session: Session,
     *,
@@ -74,7 +80,21 @@ def restore_all(
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(metavar="ID", help="Restore this component only. Likewise.", autocompletion=components),
+        typer.Option(metavar="ID", help="Restore this component only; likewise.", autocompletion=components),
+    ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ID", help="Restore what is not by default, too: config. Likewise.", autocompletion=components
+        ),
+    ] = None,
+    config_to: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIRECTORY",
+            help="Extract config into this new or empty directory. It replaces nothing.",
+            show_default=False,
+        ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     force_version: Annotated[
@@ -88,7 +108,7 @@ def restore_all(
         int | None, typer.Option(metavar="N", help="Do N things at once. Default: one for each core.")
     ] = None,
     keep_going: Annotated[
-        bool, typer.Option("--keep-going", help="Restore the rest where one repository cannot be restored.")
+        bool, typer.Option("--keep-going", help="Where a repository cannot be restored, restore the rest: status 3.")
     ] = False,
     keep_old: Annotated[
         bool,
@@ -110,22 +130,28 @@ def restore_all(
         bool, typer.Option("--json", help="Print one JSON document; messages go to standard error.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only, and the question.")] = False,
+    priority: Priority,
     reports: Reports,
 ) -> None:
-    """Restore a backup: the installation is as the backup afterwards, or, where that fails, as it was.
+    """Restore a backup, or a part of it.
 
-    Everything is checked first. Then you are told what will be replaced, and asked.
+    Everything is checked first. Then you are told what will be replaced, and asked. Afterwards the installation is as
+    the backup or, where that fails, as it was.
+
+    `gitlab-backup-cli show BACKUP_ID` lists the components of a backup.
 
     \b
     Examples:
       gitlab-backup-cli restore all latest --dry-run
       gitlab-backup-cli restore all 1714053314_2024_04_25_17.0.0-pre
       gitlab-backup-cli restore all latest --only db,uploads --yes
-      gitlab-backup-cli restore all latest --only repositories --repository-path group/project
+      gitlab-backup-cli restore all latest --repository-path my/group/project
+      gitlab-backup-cli restore all latest --only config --config-to /root/gitlab-config
     """  # noqa: D301 - \b keeps the lines of the example apart
     choices = _Choices(
         only=ids(only),
         skip=ids(skip),
+        include=ids(include),
         jobs=jobs,
         force_version=force_version,
         verify=not no_verify,
@@ -141,9 +167,13 @@ def restore_all(
             archiver=repositories_archiver,
             server_side=repositories_server_side,
         ),
+        config_to=config_to,
+        rate_limit=None,
     )
-    restore = _Restore(session, ask=not (yes or dry_run))
+    restore = _Restore(session, choices["repositories"], ask=not (yes or dry_run))
     with running(session, "restore", reports, restore.failed, json=json, quiet=quiet, dry_run=dry_run) as run:
+        priority.take(session)
+        choices["rate_limit"] = priority.bytes_a_second
         restore.run(backup_id, choices, run)
     raise typer.Exit(run.status)
 
@@ -153,6 +183,7 @@ class _Restore:
     """One restore, and what is known of it so far."""
 
     session: Session
+    repositories: RepositoryOptions
     ask: bool
     backup: Backup | None = None
     proposal: Proposal | None = None
@@ -164,7 +195,7 @@ class _Restore:
         from gitlab_backup import Backup
 
         started = time.monotonic()
-        select(choices["only"], choices["skip"])
+        select(choices["only"], choices["skip"], choices["include"])
         instance = self.session.instance()
         run.store = BackupStore(instance.backup_path)
         self.backup = Backup.open(instance.backup_path, backup_id)
@@ -190,7 +221,8 @@ class _Restore:
                 shown.close()
                 agreed = self._confirm(proposal, instance, shown, run)
                 if agreed:
-                    run.before(documents.started(proposal.backup_id, proposal.path), cancel)
+                    started = documents.started(proposal.backup_id, proposal.path)
+                    run.before(started | documents.chosen(self.repositories), cancel)
                 self.session.left = "Everything was put back: the installation is as it was."
                 return agreed
 
@@ -202,7 +234,7 @@ class _Restore:
 
     def failed(self, error: BaseException) -> dict[str, documents.Document]:
         """Return the document of a restore that did not come to its end."""
-        return documents.not_restored(self.backup, self.proposal, error)
+        return documents.not_restored(self.backup, self.proposal, self.repositories, error)
 
     def _confirm(self, proposal: Proposal, instance: Instance, shown: Display, run: Run) -> bool:
         if not self.ask:

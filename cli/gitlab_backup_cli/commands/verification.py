@@ -10,6 +10,7 @@ from gitlab_backup.errors import BackupNotFoundError, DamagedError, UsageError
 
 from .. import completion, documents
 from ..output import complain, write_json
+from ..priority import Priority, prioritised
 from ..reporting import Reports, logging
 from ..run import running
 from ..session import Session  # noqa: TC001 - the signature is looked at when the command starts
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 
 @logging
+@prioritised
 def verify(
     session: Session,
     *,
@@ -43,6 +45,7 @@ def verify(
         bool, typer.Option("--json", help="Print one JSON document; messages go to standard error.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    priority: Priority,
     reports: Reports,
 ) -> None:
     """Verify a backup, or all of them.
@@ -56,6 +59,8 @@ def verify(
       gitlab-backup-cli verify --all --quiet
     """  # noqa: D301 - \b keeps the lines of the example apart
     with running(session, "verify", reports, None, json=json, quiet=quiet) as run:
+        priority.take(session)
+        rate_limit = priority.bytes_a_second
         if every == (backup_id is not None):
             raise UsageError(
                 "name one backup, or give --all", hint="`gitlab-backup-cli list` prints the ids of the backups."
@@ -64,7 +69,7 @@ def verify(
         results = []
         with session.cancelling() as cancel, run.display() as shown:
             for backup in backups:
-                result = backup.verify(jobs=jobs, observer=shown, cancel=cancel)
+                result = backup.verify(jobs=jobs, rate_limit=rate_limit, observer=shown, cancel=cancel)
                 shown.close()
                 _tell(result, shown, quiet=quiet)
                 results.append(result)

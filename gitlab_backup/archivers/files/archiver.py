@@ -61,8 +61,8 @@ class FilesArchiver:
             raise _unreadable(component, directory, error) from error
         finally:
             os.close(root)
-        _warn(job, report)
-        return _details(report)
+        warn_of(job, report)
+        return details_of(report)
 
     def verify(self, job: VerifyJob) -> None:
         """Read the archive to its end. Reports damage, hostile members, and a wrong number of members."""
@@ -134,7 +134,8 @@ def _unreadable(component: Component, directory: object, error: Exception) -> Co
     )
 
 
-def _warn(job: BackupJob, report: TarReport) -> None:
+def warn_of(job: BackupJob, report: TarReport) -> None:
+    """Warn of what is not in an archive as it was on disk."""
     changed = (
         f"{item.name} changed while it was read ({item.sizes[0]} bytes before, {item.sizes[1]} after)"
         for item in report.changed
@@ -162,7 +163,8 @@ def _tell(job: BackupJob, warnings: Iterable[str], count: int, others: str) -> N
         job.warn(f"and {count - _NAMES_TOLD} more {others}")
 
 
-def _details(report: TarReport) -> dict[str, JSON]:
+def details_of(report: TarReport) -> dict[str, JSON]:
+    """Return what a manifest should say of an archive."""
     return {
         "members": report.members,
         "data_bytes": report.bytes,

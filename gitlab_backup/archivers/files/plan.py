@@ -33,6 +33,15 @@ def plan_restore(job: RestoreJob) -> RestorePlan:
     Raises `RefusedError` where GitLab would not see what is restored, or it cannot be done; `ComponentError` where the
     backup has no archive.
     """
+    target, existed = _target(job)
+    return plan_at(job, target, existed=existed)
+
+
+def plan_at(job: RestoreJob, target: Path, *, existed: bool) -> RestorePlan:
+    """Plan to put the archive of a component in the place of `target`, which has no symbolic links in its path.
+
+    Raises `ComponentError` and `RefusedError`.
+    """
     component = job.component
     found = archives(job.root, component)
     if not found:
@@ -42,7 +51,6 @@ def plan_restore(job: RestoreJob) -> RestorePlan:
             f"the backup {job.backup_id} has more than one archive of {component.id}: {', '.join(found)}",
             hint=f"Only one of them can be right. Move the others away, or use --skip {component.id}.",
         )
-    target, existed = _target(job)
     inside = existed and _must_stay(target)
     made = () if existed else tuple(_missing(target))
     above = target if inside else (made[0].parent if made else target.parent)

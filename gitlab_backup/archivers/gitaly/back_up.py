@@ -171,7 +171,8 @@ class _Work:
         except OSError as error:
             return True, f"is said to be complete, but its manifest cannot be read: {error.strerror}"
         with suppress(OSError), os.scandir(self.directory / storage / path / self.job.backup_id) as files:
-            self.job.read(sum(file.stat(follow_symlinks=False).st_size for file in files))
+            # No `read`, which may wait: Gitaly has read it, and does not wait for us.
+            self.job.progress(sum(file.stat(follow_symlinks=False).st_size for file in files), 0)
         return b"non_existent = true" not in manifest, None
 
     def _clear(self, request: Request) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .check import Passage, check_name
 from .extract import MEMBER_SPACE, Extracted, ExtractLimits, extract
+from .paths import write_paths
 from .reader import Kind, Limits, Member, TarReader
 from .report import Changed, TarReport, Unreadable
 from .tree import write_tree
@@ -24,5 +25,6 @@ __all__ = [
     "Unreadable",
     "check_name",
     "extract",
+    "write_paths",
     "write_tree",
 ]
