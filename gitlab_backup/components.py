@@ -126,6 +126,7 @@ COMPONENTS: tuple[Component, ...] = (
         optional=True,
     ),
 )
+"""All components, in the order of work."""
 
 
 def select(only: Iterable[str] = (), skip: Iterable[str] = (), include: Iterable[str] = ()) -> tuple[Component, ...]:

@@ -9,6 +9,8 @@ import typer
 
 from gitlab_backup.errors import ConfigurationError, GitLabBackupError, UsageError
 
+from ..completion import backups_and_latest
+from .. import completion
 from ..output import complain, write
 from ..retention import RuleOptions, taking_rules
 from ..session import Session  # noqa: TC001 - the signature is looked at when the command starts
@@ -28,7 +30,13 @@ def report(
     session: Session,
     *,
     backup_id: Annotated[
-        str | None, typer.Argument(metavar="[BACKUP_ID]", help="The id of a backup, or `latest`.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="BACKUP_ID",
+            help="The id of a backup, or `latest`.",
+            show_default=False,
+            autocompletion=backups_and_latest,
+        ),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Report on all backups in the backup path.")] = False,
     output: Annotated[
@@ -42,9 +50,10 @@ def report(
         bool, typer.Option("--legacy", help="The rules are for *_gitlab_backup.tar of the Rake task, too.")
     ] = False,
 ) -> None:
-    """Write a page of HTML: sizes, durations, compression and warnings of backups, and what prune would keep.
+    """Report on backups, as a page of HTML.
 
-    The rules are those of `prune`. Nothing is deleted.
+    It has their sizes over time, durations, compression and warnings, and what `prune` would keep by the rules. Nothing
+    is deleted. The page is one file, and needs no network.
 
     \b
     Examples:
