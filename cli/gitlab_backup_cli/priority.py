@@ -26,6 +26,7 @@ _IDLE, _BEST_EFFORT = "3", "2"
 """The classes of ionice(1)."""
 _MIDDLE: Final = "4"
 _NICEST: Final = 19
+_PANEL: Final = "How much of the machine"
 
 
 @frozen(kw_only=True)
@@ -36,20 +37,19 @@ class Priority:
     ionice: str | None
     rate_limit: str | None
 
-    def take(self, session: Session) -> None:
-        """Give this process, and all that it starts from now on, the priority.
+    def take(self, session: Session) -> int | None:
+        """Give this process, and all that it starts from now on, the priority; return the limit in bytes a second.
 
-        Raises `UsageError` for one that does not exist, or that this user may not have; `ProgramError`; `Stopped`.
+        Raises `UsageError` for what does not exist, or what this user may not have; `ProgramError`; `Stopped`.
         """
+        from gitlab_backup.operations.run import checked_rate
+
+        limit = checked_rate(None if self.rate_limit is None else parse_size(self.rate_limit.removesuffix("/s")))
         if self.nice is not None:
             _take_nice(self.nice)
         if self.ionice is not None:
             _take_ionice(self.ionice, session)
-
-    @property
-    def bytes_a_second(self) -> int | None:
-        """The limit on what is read. Raises `UsageError`."""
-        return None if self.rate_limit is None else parse_size(self.rate_limit.removesuffix("/s"))
+        return limit
 
 
 def _take_nice(nice: int) -> None:
@@ -95,16 +95,18 @@ prioritised = in_place_of(
                 metavar="N",
                 min=-20,
                 max=_NICEST,
-                help="Take the processor after others: 19 is the last, 0 as usual.",
+                help="Let others have the processor first, as nice does.",
                 show_default=False,
+                rich_help_panel=_PANEL,
             ),
         ],
         "ionice": Annotated[
             str | None,
             typer.Option(
                 metavar="idle|best-effort[:0-7]",
-                help="Take disks after others: idle only where nobody else wants them.",
+                help="Let others have the disks first, as ionice does.",
                 show_default=False,
+                rich_help_panel=_PANEL,
             ),
         ],
         "rate_limit": Annotated[
@@ -113,6 +115,7 @@ prioritised = in_place_of(
                 metavar="SIZE",
                 help="Read no more than so much in a second: 50M, 1G. Default: no limit.",
                 show_default=False,
+                rich_help_panel=_PANEL,
             ),
         ],
     },

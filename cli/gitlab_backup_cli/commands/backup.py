@@ -75,7 +75,7 @@ def backup_all(
         list[str] | None,
         typer.Option(
             metavar="ID",
-            help="Back up what is not by default, too: config has the secrets and the keys. Likewise.",
+            help="Back up this component, too: config (configuration, secrets, keys) is not by default.",
             autocompletion=components,
         ),
     ] = None,
@@ -128,7 +128,7 @@ def backup_all(
     a backup that fails, or is interrupted, leaves nothing.
 
     The components are db, repositories, uploads, builds, artifacts, pages, lfs, terraform_state, registry, packages,
-    ci_secure_files, external_diffs, ci_catalog_bundles and agent_plan_content.
+    ci_secure_files, external_diffs, ci_catalog_bundles and agent_plan_content; and config, with --include.
 
     \b
     Examples:
@@ -149,7 +149,7 @@ def backup_all(
     )
     failed = partial(documents.failed, repositories=repositories)
     with running(session, "backup", reports, failed, json=json, quiet=quiet, dry_run=dry_run) as run:
-        priority.take(session)
+        rate_limit = priority.take(session)
         if rules.given and not prune:
             raise UsageError(
                 f"{rules.given[0]} says what to prune, and is for --prune", hint="Add --prune, or leave it out."
@@ -168,9 +168,7 @@ def backup_all(
         if dry_run:
             _plan(session, choices, run)
         else:
-            options = _Options(
-                jobs=jobs, keep_going=keep_going, insecure_store=insecure_store, rate_limit=priority.bytes_a_second
-            )
+            options = _Options(jobs=jobs, keep_going=keep_going, insecure_store=insecure_store, rate_limit=rate_limit)
             _create(session, choices, options, then, run)
     raise typer.Exit(run.status)
 

@@ -85,7 +85,7 @@ def restore_all(
     include: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="ID", help="Restore what is not by default, too: config. Likewise.", autocompletion=components
+            metavar="ID", help="Restore this component, too: config is not by default.", autocompletion=components
         ),
     ] = None,
     config_to: Annotated[
@@ -146,7 +146,7 @@ def restore_all(
       gitlab-backup-cli restore all 1714053314_2024_04_25_17.0.0-pre
       gitlab-backup-cli restore all latest --only db,uploads --yes
       gitlab-backup-cli restore all latest --repository-path my/group/project
-      gitlab-backup-cli restore all latest --only config --config-to /root/gitlab-config
+      gitlab-backup-cli restore all latest --only config --config-to /root/config
     """  # noqa: D301 - \b keeps the lines of the example apart
     choices = _Choices(
         only=ids(only),
@@ -172,8 +172,7 @@ def restore_all(
     )
     restore = _Restore(session, choices["repositories"], ask=not (yes or dry_run))
     with running(session, "restore", reports, restore.failed, json=json, quiet=quiet, dry_run=dry_run) as run:
-        priority.take(session)
-        choices["rate_limit"] = priority.bytes_a_second
+        choices["rate_limit"] = priority.take(session)
         restore.run(backup_id, choices, run)
     raise typer.Exit(run.status)
 

@@ -59,8 +59,7 @@ def verify(
       gitlab-backup-cli verify --all --quiet
     """  # noqa: D301 - \b keeps the lines of the example apart
     with running(session, "verify", reports, None, json=json, quiet=quiet) as run:
-        priority.take(session)
-        rate_limit = priority.bytes_a_second
+        rate_limit = priority.take(session)
         if every == (backup_id is not None):
             raise UsageError(
                 "name one backup, or give --all", hint="`gitlab-backup-cli list` prints the ids of the backups."
