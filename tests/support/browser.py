@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
@@ -82,6 +82,11 @@ class Page:
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Network", "Runtime", "Log"):
             self.call(f"{domain}.enable")
+
+    def close(self) -> None:
+        """Tell the browser to end, if it has not yet."""
+        with suppress(OSError):
+            os.write(self._write, b'{"id": 0, "method": "Browser.close"}\0')
 
     def open(self, path: Path) -> None:
         """Load a file, and wait until all of it is there."""
@@ -158,7 +163,7 @@ def opened(program: str, profile: Path) -> Iterator[Page]:
         page.attach()
         yield page
     finally:
-        # It ends with its commands; and if not, it has to.
+        page.close()
         os.close(commands[1])
         try:
             process.wait(10)

@@ -9,7 +9,6 @@ import typer
 
 from gitlab_backup.errors import ConfigurationError, GitLabBackupError, UsageError
 
-from ..completion import backups_and_latest
 from .. import completion
 from ..output import complain, write
 from ..retention import RuleOptions, taking_rules
@@ -35,7 +34,7 @@ def report(
             metavar="BACKUP_ID",
             help="The id of a backup, or `latest`.",
             show_default=False,
-            autocompletion=backups_and_latest,
+            autocompletion=completion.backups_and_latest,
         ),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Report on all backups in the backup path.")] = False,

@@ -91,7 +91,7 @@ class Series:
     def key(self, component: str, mark: str) -> Key:
         """Return what says so in the key."""
         number = drawing.SERIES.index(self.colour(component))
-        return Key(mark=MARKS[mark], colour=f"--series-{number}", text=name_of(component))
+        return Key(mark=MARKS[mark], colour=f"--series-{number}", text=label_of(component))
 
     def mark(self, component: str) -> str:
         """Return the mark of a component on a line."""
@@ -100,7 +100,12 @@ class Series:
 
 def name_of(component: str) -> str:
     """Return what a component is called; one of another distribution by its id."""
-    text = _NAMES.get(component, escape(component))
+    return _NAMES.get(component, escape(component))
+
+
+def label_of(component: str) -> str:
+    """Return that for a chart, whose room is small."""
+    text = name_of(component)
     return text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 1]}…"
 
 

@@ -13,7 +13,7 @@ from gitlab_backup.retention import Rule
 
 from ..text import duration, plural, size, time
 from . import drawing
-from .chart import MARKS, NOTHING, SPANS, Key, Table, bytes_unit, chart, line, name_of, span_of
+from .chart import MARKS, NOTHING, SPANS, Key, Table, bytes_unit, chart, label_of, line, name_of, span_of
 from .drawing import WIDE, by_backup, from_zero, over_time
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ def one(records: Sequence[ComponentRecord], *, of_time: bool) -> Chart:
         for number, (colour, widths) in enumerate(bars.values()):
             at = [row + (number - (len(bars) - 1) / 2) * thick for row in range(len(records))]
             axes.barh(at, widths, height=thick, color=colour, edgecolor=drawing.SURFACE, linewidth=1)
-        axes.set_yticks(range(len(records)), [name_of(each.id) for each in records])
+        axes.set_yticks(range(len(records)), [label_of(each.id) for each in records])
         axes.set_ylim(len(records) - 0.4, -0.6)
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=min(shape.ticks, 6), steps=[1, 2, 5, 10]))

@@ -30,6 +30,7 @@ IDS = tuple(id_at(NEWEST - DAY * age) for age in reversed(DAYS))
 INCOMPLETE = id_at(NEWEST - DAY * 2 - 7200)
 PARTIAL = id_at(NEWEST - DAY * 5 - 7200)
 HOSTILE = "<script>alert(1)</script>"
+STRANGE = "<img src=x onerror=alert(2)>$x$\x1b"
 TURNED = "report\u202egpj.exe"
 LEGACY = f"{NEWEST - DAY * 200}_gitlab_backup.tar"
 
@@ -102,8 +103,18 @@ def _warn(path: Path) -> None:
         "uploads": {"status": Status.WARNING, "warnings": (f"socket left out: {HOSTILE}", f"{TURNED} vanished")},
         "repositories": {"details": {"repositories": 1204, "base": IDS[-2], "linked_bytes": 90 << 30}},
     }
-    records = tuple(evolve(each, **changes.get(each.id, {})) for each in manifest.components)
-    _write(path, evolve(manifest, components=records, status=BackupStatus.COMPLETE_WITH_WARNINGS))
+    records = [evolve(each, **changes.get(each.id, {})) for each in manifest.components]
+    # One of another distribution, whose name would be code to a browser, a formula to the charts, and no XML.
+    strange = evolve(records[0], id=STRANGE, name=STRANGE, archiver=HOSTILE, destination="strange")
+    _write(
+        path,
+        evolve(
+            manifest,
+            components=(*records, strange),
+            selected=(*manifest.selected, STRANGE),
+            status=BackupStatus.COMPLETE_WITH_WARNINGS,
+        ),
+    )
 
 
 def _write(path: Path, manifest: Manifest) -> None:
