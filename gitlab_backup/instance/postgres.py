@@ -28,15 +28,10 @@ POOLER_HINT: Final = (
 _VARIABLES: Final = threading.Lock()
 """Held by whoever changes the environment of this process."""
 
-# Any of these would end a session that holds a snapshot while a dump runs for hours. Not all servers know all
-# of them: transaction_timeout came with PostgreSQL 17.
-_TIMEOUTS: Final = (
-    "idle_in_transaction_session_timeout",
-    "idle_session_timeout",
-    "lock_timeout",
-    "statement_timeout",
-    "transaction_timeout",
-)
+# Any of these would end a session that holds a snapshot while a dump runs for hours. Not all servers know all of them.
+_OF_TRANSACTIONS: Final = ("idle_in_transaction_session_timeout", "lock_timeout", "statement_timeout")
+_TIMEOUTS: Final = (*_OF_TRANSACTIONS, "idle_session_timeout", "transaction_timeout")
+_FIRST_WITH_TRANSACTION_TIMEOUT: Final = 170000
 
 # What libpq and the server say, in part, and what to do about it. The first that fits counts. libpq hands
 # out no SQLSTATE of a connection that failed, so the words are all there is.
@@ -87,7 +82,8 @@ def connect(
 ) -> psycopg.Connection[TupleRow]:
     """Return a new connection to `database`, made as its `system_user` where this process is root.
 
-    No timeout of the server ends it, however long it stays idle. Close it when done.
+    No timeout of the server ends it, however long it stays idle. Behind a connection pooler that holds only for a
+    transaction that begins with `without_timeouts`. Close it when done.
 
     Raises `DatabaseError`, which names connection, host, database and user, and `ConfigurationError` where
     the system user does not exist.
@@ -120,14 +116,27 @@ def connect(
             database, user, str(error)
         ) from None  # the cause would show nothing more, and its frames the password
     try:
-        connection.execute(
-            "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = ANY (%s)", [list(_TIMEOUTS)]
-        )
+        # The settings of a session that a pooler has lent would stay for whoever is lent it next.
+        if not behind_pooler(connection):
+            connection.execute(
+                "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = ANY (%s)", [list(_TIMEOUTS)]
+            )
         connection.autocommit = autocommit
     except psycopg.Error as error:
         connection.close()
         raise database_error(database, "cannot set up the session", error) from error
     return connection
+
+
+def without_timeouts(connection: psycopg.Connection[TupleRow]) -> None:
+    """Begin a transaction that no timeout of the server ends. Raises `psycopg.Error`.
+
+    To be called before its first statement. Starts no snapshot.
+    """
+    names = list(_OF_TRANSACTIONS)
+    if server_version(connection) >= _FIRST_WITH_TRANSACTION_TIMEOUT:
+        names.append("transaction_timeout")
+    connection.execute("; ".join(f"SET LOCAL {name} = 0" for name in names).encode())
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from attrs import frozen
 
-from .postgres import connect, database_error
+from .postgres import connect, database_error, without_timeouts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -79,6 +79,7 @@ def list_repositories(
         connection.read_only = True
         what = "the tables"
         try:
+            without_timeouts(connection)
             existing = _existing_tables(connection)
             for what, needed, storage, query, made_from in _LISTS:  # noqa: B007 - the handler says it
                 if not set(needed) <= existing:
@@ -101,6 +102,7 @@ def unknown_paths(database: Database, paths: Iterable[str]) -> list[str]:
 
     with connect(database) as connection:
         try:
+            without_timeouts(connection)
             query = _with_stand_ins(_UNKNOWN, _existing_tables(connection))
             return [str(path) for (path,) in connection.execute(query, [list(paths)])]
         except psycopg.Error as error:

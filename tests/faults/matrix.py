@@ -145,9 +145,9 @@ TABLE: Final[Mapping[str, Row]] = {
         _NO_DATABASE,
     ),
     "PgBouncer": (
-        "PgBouncer in transaction mode between",
-        "succeeds; or fails, where it is named as the cause, with the way around it",
-        "succeeds",
+        "PgBouncer between, in transaction mode or in session mode",
+        "fails, and it is named, with the way around it; in session mode, succeeds; nothing set stays behind",
+        "succeeds; nothing set stays behind",
         _NO_DATABASE,
         _NO_DATABASE,
     ),

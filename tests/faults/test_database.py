@@ -7,8 +7,8 @@ import select
 import shutil
 import subprocess
 import threading
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Final
 
 import psycopg
 import pytest
@@ -179,7 +179,7 @@ listen_port = 6432
 unix_socket_dir = {directory}
 auth_type = trust
 auth_file = {directory}/users
-pool_mode = transaction
+pool_mode = {mode}
 default_pool_size = {size}
 query_wait_timeout = 2
 idle_transaction_timeout = {idle}
@@ -190,13 +190,15 @@ pidfile = {directory}/pid
 
 
 @contextmanager
-def _pgbouncer(cluster: Cluster, directory: Path, *, size: int, idle: int) -> Iterator[None]:
-    """Run PgBouncer in transaction mode; its socket is in `directory`. Skips where it is not installed."""
+def _pgbouncer(
+    cluster: Cluster, directory: Path, *, size: int, idle: int = 0, mode: str = "transaction"
+) -> Iterator[None]:
+    """Run PgBouncer; its socket is in `directory`. Skips where it is not installed."""
     program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
     if program is None:
         pytest.skip("pgbouncer is not installed")
     directory.mkdir()
-    (directory / "ini").write_text(_INI.format(cluster=cluster, directory=directory, size=size, idle=idle))
+    (directory / "ini").write_text(_INI.format(cluster=cluster, directory=directory, size=size, idle=idle, mode=mode))
     (directory / "users").write_text('"gitlab" "throwaway"\n"postgres" ""\n')
     account = unprivileged()
     if is_root():
@@ -219,27 +221,65 @@ def _through(instance: Instance, directory: Path) -> Instance:
     )
 
 
-@pytest.mark.parametrize(("size", "idle"), [(1, 0), (4, 1)])
-def test_pgbouncer_in_a_backup(source: ThrowawayInstallation, injected: Injected, size: int, idle: int) -> None:
-    """It has no connection left for pg_dump, or ends the one that holds the snapshot: it is named as the cause."""
-    place = source.directory / f"pgbouncer-{size}"
+# What PgBouncer itself sets for each client that it lends a server to (its manual, `track_extra_parameters`).
+_OF_SESSIONS: Final = """
+    SELECT name || ' = ' || setting FROM pg_settings WHERE source = 'session' AND name NOT IN
+    ('application_name', 'client_encoding', 'DateStyle', 'IntervalStyle', 'standard_conforming_strings', 'TimeZone')
+"""
+
+
+def _left_behind(directory: Path, dbname: str, *, size: int) -> set[str]:
+    """Return what has been set on servers that PgBouncer lends, all of them at the same time."""
+    found: set[str] = set()
+    with ExitStack() as stack:
+        for _ in range(size):
+            lent = psycopg.connect(host=str(directory), port=6432, dbname=dbname, user="gitlab", password="throwaway")  # noqa: S106
+            stack.callback(lent.close)
+            found |= {setting for (setting,) in lent.execute(_OF_SESSIONS)}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("mode", "size", "idle"), [("transaction", 1, 0), ("transaction", 4, 0), ("session", 1, 0), ("session", 4, 1)]
+)
+def test_pgbouncer_in_a_backup(
+    source: ThrowawayInstallation, injected: Injected, mode: str, size: int, idle: int
+) -> None:
+    """It lends one server to many, has none left for pg_dump, or ends the snapshot's: it is named as the cause."""
+    place = source.directory / f"pgbouncer-{mode}-{size}"
     instance = _with_a_pause(source, 2.5) if idle else source.instance()
-    with _pgbouncer(source.cluster, place, size=size, idle=idle):
+    with _pgbouncer(source.cluster, place, size=size, idle=idle, mode=mode):
         with pytest.raises(BackupFailedError) as caught:
             Backup.create(_through(instance, place), only=["db"])
         assert "PgBouncer" in str(caught.value.hint), caught.value
         assert "GITLAB_BACKUP_PGHOST" in str(caught.value.hint)
+        assert set() == _left_behind(place, source.databases["main"], size=size)
     assert [] == entries(source.backup_path)
+    injected("PgBouncer", "backup")
+
+
+@pytest.mark.parametrize(("mode", "only"), [("session", "db"), ("transaction", "repositories")])
+def test_pgbouncer_that_is_not_in_the_way(
+    source: ThrowawayInstallation, injected: Injected, mode: str, only: str
+) -> None:
+    """One that lends a server for a whole session is no obstacle; nor is any where nothing is dumped. Nothing stays."""
+    place = source.directory / f"pgbouncer-{only}"
+    with _pgbouncer(source.cluster, place, size=4, mode=mode):
+        assert Backup.create(_through(source.instance(), place), only=[only]).state == "complete"
+        assert set() == _left_behind(place, source.databases["main"], size=4)
+    shutil.rmtree(source.backup_path)
     injected("PgBouncer", "backup")
 
 
 @pytest.mark.parametrize("strategy", ["swap", "transaction"])
 def test_pgbouncer_in_a_restore(world: World, injected: Injected, strategy: str) -> None:
-    """What is loaded is loaded in one transaction, and that has one server."""
+    """What is loaded is loaded in one transaction, and that has one server. Who gets it next has his own settings."""
     victim = world.target.copy(world.target.directory.with_name(f"{world.target.directory.name}-{strategy}"))
     place = victim.directory / "pgbouncer"
-    with _pgbouncer(victim.cluster, place, size=2, idle=0):
+    with _pgbouncer(victim.cluster, place, size=2):
         world.made.restore(_through(victim.instance(), place), only=["db"], database_strategy=strategy)
+        for dbname in victim.databases.values():
+            assert set() == _left_behind(place, dbname, size=2)
     assert world.original.databases == compare.snapshot(victim).databases
     assert [] == leftovers(victim)
     victim.remove()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ...instance.postgres import POOLER_HINT, connect, database_error
+from ...instance.postgres import POOLER_HINT, connect, database_error, without_timeouts
 from . import server
 from .checks import obstacles
 from .preface import Preface
@@ -42,6 +42,7 @@ def unreadable(snapshot: Snapshot) -> list[str]:
         try:
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             connection.read_only = True
+            without_timeouts(connection)
             connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot.id)))
         except psycopg.Error as error:
             raise database_error(

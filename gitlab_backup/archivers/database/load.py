@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from ...errors import ComponentError, CorruptStreamError
 from ...instance.postgres import where
@@ -81,7 +81,7 @@ EXCEPTIONS: Final = (
         told=False,
     ),
     _exception(
-        rb"SET transaction_timeout = 0\Z",
+        rb"SET (?:LOCAL )?transaction_timeout = 0\Z",
         _UNDEFINED_OBJECT,
         reason="servers before PostgreSQL 17 have no such setting, and no such timeout",
         told=False,
@@ -116,6 +116,16 @@ standard error (`lib/backup/database.rb`, `IGNORED_ERRORS`), narrowed to the sta
 
 _SAVEPOINT: Final = "gitlab_backup_statement"
 _COPY_LINE: Final = re.compile(r"^COPY .*?, line (\d+)", re.MULTILINE)
+
+
+# As pg_dump writes them (`pg_backup_archiver.c`, `_doSetFixedOutputState`).
+_OF_THE_SESSION: Final = re.compile(rb"\ASET (?!LOCAL |TRANSACTION |CONSTRAINTS |SESSION )")
+_SEARCH_PATH: Final = re.compile(rb"\A(SELECT pg_catalog\.set_config\('search_path', '[^']*', )false\)\Z")
+
+
+def _within_transaction(text: bytes) -> bytes:
+    """Have a setting of a dump end with the transaction: behind a pooler, the session is somebody else's after it."""
+    return _SEARCH_PATH.sub(rb"\1true)", _OF_THE_SESSION.sub(b"SET LOCAL ", text))
 
 
 @define
@@ -197,7 +207,9 @@ class Loader(DumpFrame):
 
     def command(self, statement: Statement) -> None:
         """Run a statement that no rows follow, unless it is one that is not to be run."""
-        text = statement.text
+        text = statement.text if self.connection.autocommit else _within_transaction(statement.text)
+        if text != statement.text:
+            statement = evolve(statement, text=text)
         if text in FRAMES:
             if self.connection.autocommit:
                 self.run(statement)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, cast
 from attrs import evolve, frozen
 
 from ...errors import ComponentError, DatabaseError, UsageError
-from ...instance.postgres import connect, where
+from ...instance.postgres import connect, where, without_timeouts
 from ...streams.codec import plausible_size
 from ..base import RestorePlan
 from . import server
@@ -227,6 +227,7 @@ class DatabaseRestore:
             connection = connect(target.database)
             stack.callback(connection.close)  # which rolls back
             with server.speaking(target.database, "cannot be emptied"), job.cancel.calling(_interrupting(connection)):
+                without_timeouts(connection)
                 # Whatever the server's default is: a commit is to last.
                 connection.execute("SET LOCAL synchronous_commit = on")
                 empty(connection, target.schemas)
@@ -333,8 +334,9 @@ def _flush(connection: psycopg.Connection[TupleRow]) -> None:
     a transaction that merely took an id does not (`xact.c`, `RecordTransactionCommit`: `wrote_xlog`). This message
     is nothing but a record in the log, and every role may write it.
     """
-    connection.execute("SET synchronous_commit = on")
-    connection.execute("SELECT pg_catalog.pg_logical_emit_message(true, 'gitlab-backup', '')")
+    with connection.transaction():
+        connection.execute("SET LOCAL synchronous_commit = on")
+        connection.execute("SELECT pg_catalog.pg_logical_emit_message(true, 'gitlab-backup', '')")
 
 
 def _targets(job: RestoreJob, facts: Mapping[str, JSON]) -> list[Target]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
 
-from ...instance.postgres import connect, database_error
+from ...instance.postgres import connect, database_error, without_timeouts
 from .snapshot import pooler_hint
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ def _tables(snapshot: Snapshot, cancel: Cancellation) -> list[tuple[str, str, in
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             connection.read_only = True
             with cancel.calling(interrupt):
+                without_timeouts(connection)
                 connection.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot.id)))
                 # Waits for a table that is being rewritten, as pg_dump does.
                 return connection.execute(_TABLES, {"schemas": list(snapshot.database.schemas)}).fetchall()

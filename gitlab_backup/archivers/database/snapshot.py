@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Final
 from attrs import field, frozen
 
 from ...errors import ComponentError, DatabaseError
-from ...instance.postgres import POOLER_HINT, behind_pooler, connect, database_error, server_version, where
+from ...instance.postgres import (
+    POOLER_HINT,
+    behind_pooler,
+    connect,
+    database_error,
+    server_version,
+    where,
+    without_timeouts,
+)
 
 if TYPE_CHECKING:
     import psycopg
@@ -37,6 +45,8 @@ _OF_POOLERS: Final = (
     "no more connections",
     "server conn crashed",
 )
+_LOOKS: Final = 5
+"""How often a pooler is asked for a second session, as a third may come between."""
 _PRIMARY_HINT: Final = "A standby exports snapshots since PostgreSQL 10 only. Name the primary server."
 
 
@@ -69,15 +79,18 @@ class Snapshot:
 def take_snapshot(database: Database, *, pg_dump_major: int) -> Snapshot:
     """Connect to `database` and export a snapshot of it.
 
-    Raises `DatabaseError` where the database cannot be reached or exports none, and `ComponentError` where
-    pg_dump is older than the server: it would refuse to dump.
+    Raises `DatabaseError` where the database cannot be reached or exports none, or a pooler stands between that lends
+    one server to many; and `ComponentError` where pg_dump is older than the server: it would refuse to dump.
     """
     import psycopg
 
-    connection = connect(database)
+    connection = connect(database, autocommit=True)
     version = server_version(connection)
     try:
         _check_version(database, version // 10000, pg_dump_major)
+        if behind_pooler(connection):
+            _check_pooler(database, connection)
+        connection.autocommit = False
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         connection.read_only = True
         return _export(database, connection)
@@ -107,7 +120,35 @@ def _check_version(database: Database, server: int, pg_dump: int) -> None:
         )
 
 
+def _check_pooler(database: Database, connection: psycopg.Connection[TupleRow]) -> None:
+    """Make sure that nobody else gets the server of this session between two of its transactions.
+
+    pg_dump empties the search path of its session, among much else. In transaction mode, whoever is lent that server
+    next finds no tables any more: "Back up and restore for installations using PgBouncer" in GitLab's documentation.
+    """
+    own = set()
+    for _ in range(_LOOKS):
+        own.add(_server(connection))
+        try:
+            other = connect(database, autocommit=True)
+        except DatabaseError as error:
+            raise DatabaseError(error.message, hint=POOLER_HINT) from None
+        with other:
+            if len(own) > 1 or _server(other) in own:
+                raise DatabaseError(
+                    f"{where(database)}: a pooler, probably PgBouncer in transaction or statement mode, lends"
+                    " one session to many: what pg_dump sets in it stays, and GitLab would find no tables any more",
+                    hint=POOLER_HINT,
+                )
+
+
+def _server(connection: psycopg.Connection[TupleRow]) -> object:
+    row = connection.execute("SELECT pg_backend_pid()").fetchone()
+    return row and row[0]
+
+
 def _export(database: Database, connection: psycopg.Connection[TupleRow]) -> Snapshot:
+    without_timeouts(connection)
     exported = connection.execute("SELECT pg_export_snapshot()").fetchone()
     taken_at = datetime.now(UTC)
     about = connection.execute(_ABOUT).fetchone()
