@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
+from .checksums import FILE_NAME as CHECKSUMS_NAME
 from .errors import BackupNotFoundError, DocumentError
-from .events import ignore
+from .events import Status, ignore
+from .manifest import FILE_NAME as MANIFEST_NAME
+from .metadata import FILE_NAME as METADATA_NAME
 from .store import BackupStore
 
 if TYPE_CHECKING:
@@ -189,8 +192,23 @@ class Backup:
 
     @cached_property
     def size_bytes(self) -> int:
-        """The sum of the sizes of its files, in bytes."""
-        return sum(file.lstat().st_size for file in self.path.rglob("*") if file.is_file() and not file.is_symlink())
+        """The sum of the sizes of its files, in bytes.
+
+        Of what its components have written, that is what the manifest says: there may be millions of files. Where no
+        manifest can be read, each file is asked.
+        """
+        from .operations.prune import size_of
+
+        try:
+            manifest = self.manifest
+        except DocumentError:
+            manifest = None
+        if manifest is None:
+            return size_of(self.path)
+        documents = (self.path / name for name in (METADATA_NAME, MANIFEST_NAME, CHECKSUMS_NAME))
+        there = {Status.COMPLETE, Status.WARNING}
+        written = sum(record.bytes_written for record in manifest.components if record.status in there)
+        return written + sum(size_of(document) for document in documents)
 
     def verify(
         self,

@@ -29,6 +29,7 @@ MAX_SIZE = 1 << 30
 
 _LINE = re.compile(rb"(\\?)([0-9a-fA-F]{64}) [ *](.+)", re.DOTALL)
 _DIGEST = re.compile("[0-9a-f]{64}")
+_NOT_PLAIN = re.compile(r"/\.{0,2}/")
 _SPECIAL = re.compile(rb"[\\\n\r]")
 _ESCAPE = re.compile(rb"\\(.?)", re.DOTALL)
 _ESCAPES = {b"\\": b"\\\\", b"\n": b"\\n", b"\r": b"\\r"}
@@ -40,7 +41,7 @@ def _name_problem(name: str) -> str | None:
         return "has a NUL"
     if name.startswith("/"):
         return "is absolute"
-    if any(part in {"", ".", ".."} for part in name.split("/")):
+    if _NOT_PLAIN.search(f"/{name}/"):
         return "is not the plain relative path of a file"
     return None
 
