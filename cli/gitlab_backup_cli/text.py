@@ -75,10 +75,17 @@ def bullets(items: Iterable[str], width: int | None = None, *, numbered: bool = 
     )
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> str:
-    """Return rows in columns; those of `right` are set to the right. Nothing is cut off."""
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[int] = (), width: int | None = None
+) -> str:
+    """Return rows in columns; those of `right` are set to the right. Nothing is cut off.
+
+    Where that would be wider than `width`, the cells of a row are below one another.
+    """
     cells = [tuple(escape(cell) for cell in row) for row in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    if width is not None and sum(widths) + 2 * (len(widths) - 1) > width:
+        return "".join(_below_one_another(cells[0], row) for row in cells[1:])
     text = ""
     for row in cells:
         columns = [
@@ -87,3 +94,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collec
         ]
         text += "  ".join(columns).rstrip() + "\n"
     return text
+
+
+def _below_one_another(header: Sequence[str], row: Sequence[str]) -> str:
+    wide = max(map(len, header[1:]), default=0)
+    cells = zip(header[1:], row[1:], strict=True)
+    return f"{header[0]} {row[0]}\n" + "".join(f"  {name:{wide}}  {cell}\n" for name, cell in cells if cell)

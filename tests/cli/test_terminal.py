@@ -6,20 +6,34 @@ import os
 import pty
 import re
 import signal
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from gitlab_backup import BackupStore
+
+from .test_backup import nothing_left, replace_program
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.installation import ThrowawayInstallation
+
     from .program import Program
 
 
 def on_terminal(
-    program: Program, *arguments: str, columns: int = 100, answer: bytes | signal.Signals | None = None
+    program: Program,
+    *arguments: str,
+    columns: int = 100,
+    answer: bytes | signal.Signals | None = None,
+    press: Callable[[bytes], bytes | None] | None = None,
 ) -> tuple[int, str]:
     """Run the command with a terminal as its standard streams; return its exit status, and all that it wrote.
 
-    Where it asks for a yes, `answer` is what is typed, or the signal that it is sent.
+    Where it asks for a yes, `answer` is what is typed, or the signal that it is sent. `press` is asked, of all that was
+    written so far, what is typed now.
     """
     controller, terminal = pty.openpty()
     process = program.having(COLUMNS=str(columns)).start(*arguments, stdin=terminal, stdout=terminal, stderr=terminal)
@@ -28,6 +42,8 @@ def on_terminal(
     try:
         while data := os.read(controller, 65536):
             written += data
+            if press is not None and (keys := press(written)):
+                os.write(controller, keys)
             if answer is not None and written.endswith(b"as it is: "):
                 process.send_signal(answer) if isinstance(answer, signal.Signals) else os.write(controller, answer)
                 answer = None
@@ -75,3 +91,56 @@ def test_dumb_terminal(program: Program, term: str) -> None:
     assert status == 0
     assert "\x1b" not in written
     assert "\nlfs: complete; " in written
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_help(bare: Program, columns: int) -> None:
+    """No line of a help is wider than the screen, but for examples and names, which stay whole."""
+    status, written = on_terminal(bare, "backup", "all", "--help", columns=columns)
+    text, _, examples = written.partition("Examples:")
+    assert status == 0
+    wide = [line for line in text.splitlines() if len(line) > columns and len(line.split()) > 2]
+    assert wide == []
+    assert max(map(len, examples.splitlines())) <= 80
+
+
+def test_configuration_on_a_narrow_screen(reader: Program) -> None:
+    """What was found is readable: a value, and below it where it is from."""
+    status, written = on_terminal(reader, "config", "show", columns=80)
+    assert status == 0
+    lines = written.splitlines()
+    place = lines.index("setting gitlab_version")
+    assert [line.split()[0] for line in lines[place : place + 3]] == ["setting", "value", "from"]
+    assert "   " not in "".join(line.strip() for line in lines if line.startswith("setting"))
+
+
+def test_ascii(program: Program) -> None:
+    """On a terminal that has ASCII alone, what moves is drawn with it, and names have escapes."""
+    ascii_only = program.having(TERM="xterm-256color", LC_ALL="C", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0")
+    status, written = on_terminal(ascii_only, "backup", "all", "--only", "lfs")
+    assert status == 0
+    assert "\x1b[?25l" in written
+    assert written.isascii()
+
+
+def test_control_c(installation: ThrowawayInstallation, program: Program) -> None:
+    """Ctrl-C on the terminal ends a backup soon: the cursor is there again, and what is left is said to be nothing."""
+    real = installation.cluster.programs / "pg_dump"
+    script = f'case "$*" in *--version*) exec "{real}" "$@";; esac\nexec sleep 600'
+    command = replace_program(installation, program, "pg_dump", script).having(TERM="xterm-256color")
+    pressed: list[float] = []
+
+    def press(written: bytes) -> bytes | None:
+        if pressed or b" db " not in written:
+            return None
+        pressed.append(time.monotonic())
+        return b"\x03"
+
+    # Of the session that the terminal controls, everything that runs in it is interrupted.
+    status, written = on_terminal(command.below("setsid", "--ctty"), "backup", "all", columns=40, press=press)
+    # Two seconds on an idle machine; tests run beside each other.
+    assert time.monotonic() - pressed[0] < 10
+    assert status == 130
+    assert "error: interrupted\r\nhint: No backup was published; what there was of it has been removed." in written
+    assert written.rindex("\x1b[?25h") > written.rindex("\x1b[?25l")
+    assert nothing_left(BackupStore(installation.backup_path))

@@ -48,3 +48,12 @@ def test_escape_leaves_no_control_character() -> None:
 def test_table_cuts_nothing_off() -> None:
     """Columns are as wide as their widest cell, and what a cell holds is escaped."""
     assert table(("a", "b"), [("long", "1"), ("\n", "1000")], right={1}) == "a        b\nlong     1\n\\n    1000\n"
+
+
+def test_table_on_a_narrow_screen() -> None:
+    """What is too wide to be read in columns is below one another, and nothing of it is cut off."""
+    header, rows = ("setting", "value", "from"), [("path", "/a/long/path", "option"), ("user", "git", "")]
+    wide = "setting  value         from\npath     /a/long/path  option\nuser     git\n"
+    assert wide == table(header, rows, width=29)
+    narrow = "setting path\n  value  /a/long/path\n  from   option\nsetting user\n  value  git\n"
+    assert narrow == table(header, rows, width=28)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +12,7 @@ from attrs import evolve
 from gitlab_backup.components import COMPONENTS, Holder
 
 from .. import documents
-from ..output import write, write_json
+from ..output import columns, write, write_json
 from ..session import Session  # noqa: TC001 - the signature is looked at when the command starts
 from ..text import table
 
@@ -43,7 +45,7 @@ def show(
     if json:
         write_json(documents.configured(instance, options))
     else:
-        write("\n".join(_tables(instance, options)))
+        write("\n".join(_tables(instance, options, columns(sys.stdout))))
 
 
 def _traced(setting: Setting, session: Session) -> Setting:
@@ -54,25 +56,26 @@ def _traced(setting: Setting, session: Session) -> Setting:
     return evolve(setting, source=source) if setting.source == "option" else setting
 
 
-def _tables(instance: Instance, options: Sequence[Found]) -> Iterator[str]:
-    yield table(
+def _tables(instance: Instance, options: Sequence[Found], width: int | None) -> Iterator[str]:
+    shown = partial(table, width=width)
+    yield shown(
         ("setting", "value", "from"), [(setting.name, setting.value, setting.source) for setting in instance.settings]
     )
     if options:
-        yield table(("option", "value", "from"), [(each.name, each.value, each.source) for each in options])
-    yield table(
+        yield shown(("option", "value", "from"), [(each.name, each.value, each.source) for each in options])
+    yield shown(
         ("database", "name", "host", "port", "user", "connects as"),
         [
             (each.name, each.dbname, each.host or "", str(each.port or ""), each.user or "", each.system_user or "")
             for each in instance.databases
         ],
     )
-    yield table(
+    yield shown(
         ("storage", "path", "gitaly"),
         [(each.name, str(each.path or ""), each.gitaly_address or "") for each in instance.storages],
     )
     directories = [(each.id, instance.directory(each)) for each in COMPONENTS if each.holder is Holder.DIRECTORY]
-    yield table(
+    yield shown(
         ("component", "directory", "left out"),
         [(name, str(directory.path), directory.left_out or "") for name, directory in directories],
     )

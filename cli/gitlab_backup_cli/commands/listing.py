@@ -33,6 +33,8 @@ BackupIdArgument = Annotated[
 _STATES = {BackupState.COMPLETE_WITH_WARNINGS: "warnings"}
 _MOST_ENTRIES = 8
 """A list of the details that is longer than this is counted, not printed."""
+_MOST_KEYS = 24
+"""Likewise, of what has a name each: the rows of every table, say."""
 
 
 def list_backups(
@@ -170,7 +172,9 @@ def _details(details: Mapping[str, JSON], indent: str) -> Iterator[str]:
         if not value:
             continue  # nothing vanished, nothing was unreadable, …: what did not happen is in the manifest
         name = escape(key)
-        if isinstance(value, dict):
+        if isinstance(value, dict) and len(value) > _MOST_KEYS:
+            yield f"{indent}{name}: {plural(len(value), 'entry', 'entries')}"
+        elif isinstance(value, dict):
             yield f"{indent}{name}"
             yield from _details(value, indent + "  ")
         elif isinstance(value, list) and any(isinstance(each, dict) for each in value) and len(value) <= _MOST_ENTRIES:
