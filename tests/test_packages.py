@@ -132,6 +132,10 @@ def test_installed(
 
     assert f"gitlab-backup-cli {__version__}\n" == run("version")
     assert "restore" in run("--help")
+    # Where man(1) and the shells look for those of a program in that prefix.
+    share = programs.parent / "share"
+    assert (share / "man" / "man1" / "gitlab-backup-cli.1").is_file()
+    assert (share / "bash-completion" / "completions" / "gitlab-backup-cli").is_file()
     assert str(installation.root) in run("config", "show")
     assert ": complete; " in run("backup", "all").splitlines()[-1]
     (backup,) = BackupStore(installation.backup_path).ids()
