@@ -41,7 +41,7 @@ def pytest_report_header() -> list[str]:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[postgres.Cluster]:
     """A PostgreSQL server of this worker: on a Unix socket, everybody trusted. Do not restart or kill it."""
-    with postgres.cluster() as server:
+    with postgres.cluster(in_memory=True) as server:
         yield server
 
 

@@ -30,9 +30,11 @@ PROGRAMS_VARIABLE: Final = "TEST_POSTGRESQL_BIN"
 
 _TRUST: Final = ("local all all trust", "host all all 127.0.0.1/32 trust")
 
-# Nothing here must survive a power cut. CREATE DATABASE … TEMPLATE would wait for a worker of autovacuum.
+# Nothing here must survive a power cut. CREATE DATABASE … TEMPLATE would wait for a worker of autovacuum. Shared memory
+# in files goes with the server's directory, that of POSIX stays where the server was killed.
 _SETTINGS: Final = {
     "autovacuum": "off",
+    "dynamic_shared_memory_type": "mmap",
     "fsync": "off",
     "full_page_writes": "off",
     "max_connections": "60",
@@ -41,17 +43,21 @@ _SETTINGS: Final = {
     "log_min_messages": "warning",
 }
 
+_MEMORY: Final = Path("/dev/shm")  # noqa: S108  the name in it is that of a directory that mkdtemp has made
+_ROOM: Final = 1024**3
+
 # The one way in which a server ends. This waits until the other end of its standard input is closed, by the
 # owner, or by the kernel when the owner was killed. Then the server goes, then its directory. A server's working
 # directory is its data directory: that keeps a process that got the same number meanwhile from harm, and tells
 # a dead one that nobody has collected yet from one that lives.
 _WATCHDOG: Final = """
 cat >/dev/null
-pid=$(head -n 1 "$1/data/postmaster.pid" 2>/dev/null)
-ours() { [ -n "$pid" ] && [ "$(readlink "/proc/$pid/cwd")" = "$1/data" ]; }
-if ours "$1"; then kill -QUIT "$pid"; fi
-while ours "$1"; do sleep 0.02; done
-rm -rf -- "$1"
+data=$(readlink -f "$1/data")
+pid=$(head -n 1 "$data/postmaster.pid" 2>/dev/null)
+ours() { [ -n "$pid" ] && [ "$(readlink "/proc/$pid/cwd")" = "$data" ]; }
+if ours; then kill -QUIT "$pid"; fi
+while ours; do sleep 0.02; done
+rm -rf -- "$data" "$1"
 """
 
 
@@ -260,12 +266,13 @@ def cluster(
     hba: Sequence[str] = _TRUST,
     ident: Sequence[str] = (),
     settings: dict[str, str] | None = None,
+    in_memory: bool = False,
 ) -> Iterator[Cluster]:
     """Create a server, run the body, stop and remove it: also where the process is killed meanwhile.
 
     The server listens on a Unix socket, and on 127.0.0.1 where `loopback`. `hba` and `ident` are lines of
     `pg_hba.conf` and `pg_ident.conf`, `settings` of `postgresql.conf`. As root it runs as `account`, which
-    must not be root.
+    must not be root. With `in_memory`, its own files are on no disk, where the machine has room for them.
     """
     account = account or unprivileged()
     # Not below TMPDIR: the path of a Unix socket has at most 107 bytes (unix(7)).
@@ -290,12 +297,32 @@ def cluster(
         if is_root():
             os.chown(directory, account.uid, account.gid)
         directory.chmod(0o755)  # its socket is for everybody
+        if in_memory and _has_room():
+            _put_into_memory(server)
         server.programs = _usable(programs or find_programs(), account, directory)
         _initialise(server, hba, ident, {**_SETTINGS, **(settings or {})})
         server.start()
         yield server
     finally:
         server.stop()
+
+
+def _has_room() -> bool:
+    """Tell whether memory has room for the server's files: for as many servers as there are cores."""
+    try:
+        room = os.statvfs(_MEMORY)
+    except OSError:
+        return False
+    return os.access(_MEMORY, os.W_OK) and room.f_bavail * room.f_frsize > _ROOM * (os.cpu_count() or 1)
+
+
+def _put_into_memory(server: Cluster) -> None:
+    """Have `data_directory` lead into memory: databases are made and dropped there in a third of the time."""
+    data = _MEMORY / server.directory.name
+    server.data_directory.symlink_to(data)
+    data.mkdir(mode=0o700)
+    if is_root():
+        os.chown(data, server.account.uid, server.account.gid)
 
 
 def _initialise(server: Cluster, hba: Sequence[str], ident: Sequence[str], settings: dict[str, str]) -> None:
