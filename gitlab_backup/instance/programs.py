@@ -6,6 +6,7 @@ import os
 import pwd
 import re
 import shutil
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,12 +31,21 @@ _HINTS = {
 def search_path(installation: str, environ: Mapping[str, str]) -> str:
     """Return where programs are looked for.
 
-    Relative entries of `PATH` are dropped: this runs as root, in directories that others may write to.
+    Of `PATH`, relative entries are dropped, as this runs as root, in directories that others may write to; and so are
+    directories that everybody may write to: whoever likes could put a program there.
     """
     directories = [OMNIBUS_PROGRAMS] if installation == "omnibus" else []
-    own = [entry for entry in environ.get("PATH", "").split(os.pathsep) if entry.startswith("/")]
+    entries = environ.get("PATH", "").split(os.pathsep)
+    own = [entry for entry in entries if entry.startswith("/") and not _is_everybodys(entry)]
     directories += own or DEFAULT_PATH.split(os.pathsep)
     return os.pathsep.join(dict.fromkeys(directories))
+
+
+def _is_everybodys(directory: str) -> bool:
+    try:
+        return bool(os.stat(directory).st_mode & stat.S_IWOTH)  # noqa: PTH116 - an entry that is no path is kept as it is
+    except (OSError, ValueError):
+        return False
 
 
 def find(name: str, path: str, *, preferred: Path | None = None) -> str:

@@ -66,6 +66,10 @@ class PruneOptions:
     dry_run: bool = False
     new: str | None = None
     """The id of the backup that the same run has made. It stays, and without it nothing is deleted."""
+    owner: str | None = None
+    """GitLab's system user, to whom the backup path may belong."""
+    insecure_store: bool = False
+    """Whether others may be able to write to the backup path."""
 
 
 @frozen(kw_only=True)
@@ -122,10 +126,13 @@ def prune(
 
     Each is there in full or gone, whenever the run ends: what a killed one leaves is hidden, and the next run removes
     it. Raises `CancelledError`, between two deletions or within one; `LockedError`; `RefusedError` where an interrupted
-    restore must be put back before, or where `new` is not a complete backup; `StoreError` where some could not be
-    deleted, after all others were.
+    restore must be put back before, where `new` is not a complete backup, or where others can write to the backup path
+    (they could have any backup stand for a newer one); `StoreError` where some could not be deleted, after all others
+    were.
     """
     cancel, tell = cancel or Cancellation(), Telling(observer)
+    if not options.insecure_store:
+        store.check_private(*([options.owner] if options.owner else []))
     if options.dry_run or not os.path.lexists(store.path):  # the lock would make the directory
         return _plan(store, options, now or datetime.now(UTC), cancel)
     with store.lock("prune") as lock:

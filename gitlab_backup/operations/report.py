@@ -184,7 +184,8 @@ def gather(
     """
     now = now or datetime.now(UTC)
     ids, files = store.ids(), store.legacy()  # first: what appears meanwhile, no rule has judged
-    planned = prune(store, PruneOptions(rules=rules, legacy=legacy, dry_run=True), now=now, cancel=cancel)
+    options = PruneOptions(rules=rules, legacy=legacy, dry_run=True, insecure_store=True)
+    planned = prune(store, options, now=now, cancel=cancel)
     reasons = {each.name: each.reasons for each in (*planned.kept, *planned.deleted)}
     left_alone = {each.name: each for each in planned.left_alone}
     pinned = store.pinned()

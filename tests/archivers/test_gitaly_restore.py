@@ -9,6 +9,7 @@ import pytest
 from attrs import evolve
 
 from gitlab_backup.archivers.base import RepositoryOptions
+from gitlab_backup.archivers.gitaly.report import Summary
 from gitlab_backup.errors import GitLabBackupError, RefusedError, RestoreFailedError
 from tests.archivers.git_run import SCHEMA, commit, init, refs_of
 from tests.archivers.gitaly_run import GitalyBench
@@ -165,6 +166,15 @@ def test_death_in_the_middle(bench: GitalyBench) -> None:
     with pytest.raises(RestoreFailedError, match="killed by signal 9") as caught:
         backup.restore(bench.instance)
     assert f"default/{second}: was begun" in str(caught.value)
+
+
+def test_a_report_that_says_nonsense(tmp_path: Path) -> None:
+    """Lines that nobody of ours has written are passed over; the others count."""
+    odd = ["7", "null", "{}", "[]", "[1, 2, 3]", '[["started"], "a", ""]', '["started", {}, ""]', "[" * 100_000, "\x00"]
+    report = tmp_path / "report"
+    report.write_text("\n".join([*odd, '["started", "default/a.git", ""]', '["completed", "default/b.git", ""]']))
+    summary = Summary.read(report)
+    assert ({"default/a.git"}, 1, 0) == (summary.begun, summary.restored, summary.failed.count)
 
 
 def test_what_fails_before_anything_is_touched_is_undone(bench: GitalyBench) -> None:

@@ -13,6 +13,7 @@ from gitlab_backup_cli.display import Nothing
 
 from gitlab_backup import Backup, BackupStore, Cancellation
 from gitlab_backup.errors import ExitStatus
+from gitlab_backup.operations.prune import PruneOptions
 from gitlab_backup.retention import Rules
 from tests.operations.pruned_store import id_at, make_backup, make_legacy
 
@@ -242,7 +243,7 @@ def test_interrupted_after_a_backup(store: Path, capsys: pytest.CaptureFixture[s
     """A signal while old backups are deleted has its own status, and the backup that was made is told all the same."""
     cancel = Cancellation()
     cancel.request(ExitStatus.TERMINATED)
-    status, document = prune_after(Backup(store / IDS[3]), Rules(keep_last=1), Nothing(), cancel)
+    status, document = prune_after(Backup(store / IDS[3]), PruneOptions(rules=Rules(keep_last=1)), Nothing(), cancel)
     assert status is ExitStatus.TERMINATED
     assert document["prune"]["status"] == "failed"  # type: ignore[index, call-overload]
     assert f"error: the backup {IDS[3]} was made, but not everything was pruned: terminated" in capsys.readouterr().err

@@ -210,3 +210,5 @@ def test_an_insecure_store(installation: ThrowawayInstallation, program: Program
     assert program("restore", "all", backup_id, "--yes").status == 8
     assert program("restore", "all", backup_id, "--yes", "--insecure-store").status == 0
     assert Backup(installation.backup_path / backup_id).verify().damages == ()
+    assert program("prune", "--keep-last", "1").status == 8
+    assert program("prune", "--keep-last", "1", "--insecure-store").status == 0

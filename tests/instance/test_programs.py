@@ -37,6 +37,15 @@ def test_search_path(source: Installation) -> None:
     assert instance.program("some-program") == str(directories[1] / "some-program")
 
 
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o757])
+def test_a_directory_of_everybody(source: Installation, mode: int) -> None:
+    """No program is taken from where anybody could put one, also where nobody could remove those of others."""
+    theirs, ours = (executable(source.root.parent / name / "git").parent for name in ("theirs", "ours"))
+    theirs.chmod(mode)
+    ours.chmod(0o775)
+    assert str(ours) == source.load(PATH=f"{theirs}:{ours}").search_path
+
+
 @pytest.mark.parametrize("path", ["", "relative:."])
 def test_no_search_path(source: Installation, path: str) -> None:
     """Without a usable PATH (cron), the system's directories are taken."""

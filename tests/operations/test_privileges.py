@@ -7,9 +7,13 @@ import stat
 from typing import TYPE_CHECKING
 
 import pytest
+from attrs import evolve
 
 from gitlab_backup import Backup, BackupStore
 from gitlab_backup.errors import BackupNotFoundError, RefusedError, StoreError
+from gitlab_backup.operations.prune import PruneOptions, prune
+from gitlab_backup.retention import Rules
+from tests.operations.pruned_store import id_at, make_backup
 from tests.support.accounts import Account
 
 if TYPE_CHECKING:
@@ -113,6 +117,21 @@ def test_whose_store_it_may_be(tmp_path: Path) -> None:
     BackupStore(tmp_path).check_private("no such user", "nobody")
     with pytest.raises(RefusedError, match="belongs to another user"):
         BackupStore(tmp_path).check_private("daemon")
+
+
+def test_pruning_refuses(tmp_path: Path) -> None:
+    """Whoever can write there could have a made-up backup stand for a real one: nothing is deleted, unless told to."""
+    names = [id_at(1_714_053_314 + number * 86_400) for number in range(3)]
+    for name in names:
+        make_backup(tmp_path, name)
+    tmp_path.chmod(0o770)
+    store, options = BackupStore(tmp_path), PruneOptions(rules=Rules(keep_last=1))
+    for each in (options, evolve(options, dry_run=True)):
+        with pytest.raises(RefusedError, match="others can write"):
+            prune(store, each)
+    assert tuple(names) == store.ids()
+    prune(store, evolve(options, insecure_store=True))
+    assert (names[-1],) == store.ids()
 
 
 def test_backup_and_restore_refuse(installation: ThrowawayInstallation, tmp_path: Path) -> None:

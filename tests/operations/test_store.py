@@ -13,6 +13,7 @@ import pytest
 
 from gitlab_backup import BackupStore, Metadata
 from gitlab_backup.errors import BackupNotFoundError, LockedError, StoreError
+from gitlab_backup.store import LOCK_NAME
 from tests.support.accounts import closed_directory
 
 if TYPE_CHECKING:
@@ -88,6 +89,19 @@ def test_the_lock_excludes_other_processes_and_dies_with_its_holder(tmp_path: Pa
         holder.wait()
     with store.lock("restore"):
         pass
+
+
+@pytest.mark.parametrize(
+    "content", [b"[" * 60_000, b"[1]", b'{"operation": 1, "pid": 1' + b"0" * 40 + b', "since": []}']
+)
+def test_a_lock_that_says_nonsense(tmp_path: Path, content: bytes) -> None:
+    """Whatever is in its file, it is a lock: held or not."""
+    store = BackupStore(tmp_path)
+    (tmp_path / LOCK_NAME).write_bytes(content)
+    assert store.running() is None
+    with store.lock("backup"):
+        pass
+    assert store.running() is None
 
 
 def test_the_lock_makes_a_private_directory(tmp_path: Path) -> None:

@@ -201,6 +201,7 @@ def _on_base(session: Session, repositories: RepositoryOptions, base: str | None
 
 def _create(session: Session, choices: _Choices, options: _Options, rules: Rules | None, run: Run) -> None:
     from gitlab_backup import Backup
+    from gitlab_backup.operations.prune import PruneOptions
 
     started = time.monotonic()
     instance = session.instance()
@@ -209,7 +210,11 @@ def _create(session: Session, choices: _Choices, options: _Options, rules: Rules
         backup = Backup.create(instance, **choices, **options, observer=shown, cancel=cancel)
         shown.close()
         shown.say(_closing(backup, time.monotonic() - started))
-        status, pruned = prune_after(backup, rules, shown, cancel) if rules is not None else (ExitStatus.COMPLETE, {})
+        status = ExitStatus.COMPLETE
+        pruned: dict[str, documents.Document] = {}
+        if rules is not None:
+            then = PruneOptions(rules=rules, owner=instance.system_user, insecure_store=options["insecure_store"])
+            status, pruned = prune_after(backup, then, shown, cancel)
     if status is ExitStatus.COMPLETE and backup.state != "complete":
         status = ExitStatus.WARNINGS
     run.finish(status, documents.made(backup) | documents.chosen(choices["repositories"]) | pruned)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from attrs import evolve
 
-from gitlab_backup.errors import CancelledError, ExitStatus
+from gitlab_backup.errors import CancelledError, ExitStatus, GitLabBackupError
 from gitlab_backup.events import BackupDeleted
 from gitlab_backup.store import BackupStore
 
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 
     from gitlab_backup import Backup
     from gitlab_backup.events import Event
-    from gitlab_backup.retention import Rules
+    from gitlab_backup.operations.prune import PruneOptions
     from gitlab_backup.streams.cancel import Cancellation
 
     from ..display import Display
@@ -51,6 +54,9 @@ def prune(
         typer.Option("--incomplete", help="Remove what interrupted backups have left. Without a rule, nothing else."),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")] = False,
+    insecure_store: Annotated[
+        bool, typer.Option("--insecure-store", help="Accept a backup path that others can write to.")
+    ] = False,
     json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document; messages go to standard error.")
     ] = False,
@@ -79,8 +85,15 @@ def prune(
     with running(session, "prune", reports, failed, json=json, quiet=quiet, dry_run=dry_run) as run:
         run.before({"status": "started"})
         chosen = None if incomplete and not rules.given else rules.rules(session)
-        options = PruneOptions(rules=chosen, legacy=legacy, incomplete=incomplete, dry_run=dry_run)
         run.store = store = session.store()
+        options = PruneOptions(
+            rules=chosen,
+            legacy=legacy,
+            incomplete=incomplete,
+            dry_run=dry_run,
+            owner=_owner(session, store),
+            insecure_store=insecure_store,
+        )
         path = store.path
         with session.cancelling(left=retention.LEFT) as cancel, run.display() as shown:
 
@@ -96,14 +109,21 @@ def prune(
     raise typer.Exit(run.status)
 
 
+def _owner(session: Session, store: BackupStore) -> str | None:
+    """Return GitLab's system user, where that is what makes the owner of the backup path one of ours."""
+    with suppress(GitLabBackupError, OSError):
+        if store.path.stat().st_uid not in {0, os.geteuid()}:
+            return session.instance().system_user
+    return None
+
+
 def prune_after(
-    backup: Backup, rules: Rules, shown: Display, cancel: Cancellation
+    backup: Backup, options: PruneOptions, shown: Display, cancel: Cancellation
 ) -> tuple[ExitStatus, dict[str, Document]]:
     """Prune after a backup was made. Nothing that goes wrong here makes it less: it is told, and has a status.
 
     Returns the status (complete, warnings, or that of a signal) and what the document of the run says besides.
     """
-    from gitlab_backup.operations.prune import PruneOptions
     from gitlab_backup.operations.prune import prune as run
 
     deleted: list[BackupDeleted] = []
@@ -115,7 +135,7 @@ def prune_after(
 
     store = BackupStore(backup.path.parent)
     try:
-        done = run(store, PruneOptions(rules=rules, new=backup.id), observer=observe, cancel=cancel)
+        done = run(store, evolve(options, new=backup.id), observer=observe, cancel=cancel)
     except Exception as error:  # noqa: BLE001 - whatever it is, there is a backup, and that is to be told
         failure = explain(error)
         text = f"the backup {backup.id} was made, but not everything was pruned: {failure.message}"
