@@ -44,9 +44,9 @@ def explain(error: BaseException) -> Failure:
     from typer import TyperException
 
     if isinstance(error, TyperException):
-        context = getattr(error, "ctx", None)
-        command = context.command_path if context is not None else "gitlab-backup-cli"
-        return Failure(error.format_message(), f"See `{command} --help`.", error.exit_code)
+        from . import usage
+
+        return Failure(*usage.explain(error), error.exit_code)
     return Failure(
         f"internal error: {type(error).__name__}: {error}",
         "This is a defect of gitlab-backup-cli. Run it with --debug before the command, and report what it prints.",

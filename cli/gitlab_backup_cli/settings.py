@@ -127,10 +127,12 @@ class _Reader:
             return False
         from typer import TyperException
 
+        from . import usage
+
         try:
             option.process_value(self.context, value)
         except TyperException as error:
-            self.problems.append(f"{place}: {error.message}")
+            self.problems.append(f"{place} {usage.reason(error)}")
             return False
         return True
 

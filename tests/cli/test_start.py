@@ -64,28 +64,37 @@ def test_help_of_the_program(bare: Program) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "message", "hint"),
     [
-        ((), "Missing command"),
-        (("frobnicate",), "frobnicate"),
-        (("backup",), "Missing command"),
-        (("backup", "all", "--frobnicate"), "--frobnicate"),
-        (("backup", "all", "--jobs", "many"), "--jobs"),
-        (("show",), "BACKUP_ID"),
-        (("verify",), "name one backup, or give --all"),
-        (("verify", "latest", "--all"), "name one backup, or give --all"),
-        (("list", "--backup-path"), "--backup-path"),
+        ("", "a command is missing", ""),
+        ("frobnicate", "there is no command frobnicate", ""),
+        ("backup al", "there is no command al", "Do you mean all? "),
+        ("backup all --frobnicate", "there is no option --frobnicate", ""),
+        ("backup all --job 2", "there is no option --job", "Do you mean --jobs or --json? "),
+        ("backup all --jobs many", "--jobs must be a whole number, not 'many'", ""),
+        ("verify --jobs 0", "--jobs must be at least 1, not '0'", ""),
+        ("verify --log-format xml", "--log-format must be text or json, not 'xml'", ""),
+        ("show", "BACKUP_ID is missing", ""),
+        ("show one two", "too much is given: two", ""),
+        ("list --backup-path", "--backup-path needs a value", ""),
+        ("verify latest --all", "name one backup, or give --all", "`gitlab-backup-cli list` prints the ids"),
     ],
 )
-def test_usage_error(bare: Program, arguments: tuple[str, ...], message: str) -> None:
+def test_usage_error(bare: Program, arguments: str, message: str, hint: str) -> None:
     """What cannot be understood has status 2, an error that names it and a hint, and prints no result."""
-    result = bare(*arguments)
-    assert result.status == 2
-    assert result.out == ""
-    error, hint = result.err.splitlines()
-    assert error.startswith("error: ")
-    assert message in error
-    assert hint.startswith("hint: ")
+    result = bare(*arguments.split())
+    assert (2, "") == (result.status, result.out)
+    error, told = result.err.splitlines()
+    assert f"error: {message}" == error
+    assert told.startswith(f"hint: {hint}")
+    assert told.endswith((" --help`.", " of the backups."))
+
+
+def test_usage_error_in_the_environment(bare: Program) -> None:
+    """A value that a variable has is not looked for on the command line."""
+    result = bare.having(GITLAB_BACKUP_CLI_VERIFY_JOBS="many")("verify", "latest")
+    expected = "error: the environment variable GITLAB_BACKUP_CLI_VERIFY_JOBS must be a whole number, not 'many'"
+    assert (2, expected) == (result.status, result.err.splitlines()[0])
 
 
 def test_completion_is_available(bare: Program) -> None:
