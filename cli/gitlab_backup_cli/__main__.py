@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -42,6 +43,8 @@ def _dispatch(arguments: list[str], signals: Signals) -> int:
     from .settings import name_variables
 
     _save_address_space()
+    # What was imported stays to the end: without this, each look for garbage would go through all of it.
+    gc.freeze()
 
     # The status of a command that ends through `typer.Exit`; else what the command returns, which is nothing.
     command = get_command(app)
