@@ -18,7 +18,7 @@ def explain(error: Any) -> tuple[str, str]:
 def reason(error: Any) -> str:
     """Say what a value that is refused must be, and what it is: `must be a whole number, not 'many'`."""
     # Typer has each of these from pydantic, which knows what is wrong.
-    details = getattr(error.__cause__, "errors", list)()
+    details: Any = getattr(error.__cause__, "errors", list)()
     descriptor = getattr(error.param, "type_descriptor", None)
     if not details:
         return f"is refused: {error.message}"
