@@ -51,7 +51,9 @@ def test_every_variable_that_is_read() -> None:
         text = module.read_text()
         if re.search(r"\benviron\b", text):
             constants = (each.value for each in ast.walk(ast.parse(text)) if isinstance(each, ast.Constant))
-            read |= {value for value in constants if isinstance(value, str) and re.fullmatch(r"[A-Z]+(_[A-Z]+)+", value)}
+            read |= {
+                value for value in constants if isinstance(value, str) and re.fullmatch(r"[A-Z]+(_[A-Z]+)+", value)
+            }
     assert "GITLAB_BACKUP_DEBUG" in read
     assert set() == read - told - NOT_READ
 
@@ -67,6 +69,14 @@ def test_every_component_in_the_help() -> None:
     (command,) = [each for each in read() if each.path == ("backup", "all")]
     text = " ".join([*command.description, *(each.text for found in command.parameters.values() for each in found)])
     assert [] == [each.id for each in gitlab_backup.COMPONENTS if not re.search(rf"\b{each.id}\b", text)]
+
+
+def test_every_help_is_ascii() -> None:
+    """A help is read on every terminal; one that has ASCII alone would show escapes."""
+    for command in read():
+        found = [each for parameters in command.parameters.values() for each in parameters]
+        texts = [command.summary, *command.description, *command.notes, *command.examples, *map(str, found)]
+        assert [] == [text for text in texts if not text.isascii()]
 
 
 def test_every_summary_fits() -> None:
