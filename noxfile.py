@@ -74,7 +74,8 @@ def faults(session: nox.Session) -> None:
     """Inject every fault, which takes half an hour, and write what came of it into `docs/reliability.md`."""
     session.install(*BOTH, *group("test"))
     provide_programs(session, USEFUL_FOR_TESTS)
-    files = ["tests/faults", "tests/operations/test_living.py", "tests/operations/test_restore_faults.py"]
+    others = ("operations/test_living.py", "operations/test_restore_faults.py", "cli/test_surroundings.py")
+    files = ["tests/faults", *(f"tests/{each}" for each in others)]
     session.run("pytest", "-n", "auto", *(session.posargs or files), env={"FAULTS": "full"})
 
 

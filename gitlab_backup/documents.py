@@ -31,6 +31,7 @@ MAX_DEPTH = 64
 MAX_PROBLEMS = 20
 """How many problems of one document are told; of more, only the number."""
 
+_PIECE = 1 << 20
 _SHOWN = 100
 
 
@@ -58,7 +59,12 @@ def read_bytes(path: Path, *, limit: int, error: type[DocumentError], hint: str 
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise error(f"{path} is not a regular file", hint=hint)
-            data = file.read(limit + 1)
+            # To ask for as much as there may be takes as much memory, however small the file is.
+            pieces, left = [], limit + 1
+            while left and (piece := file.read(min(left, _PIECE))):
+                pieces.append(piece)
+                left -= len(piece)
+            data = b"".join(pieces)
     except OSError as problem:
         raise error(f"{path} cannot be read: {problem.strerror}", hint=hint) from problem
     if len(data) > limit:

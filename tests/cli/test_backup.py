@@ -12,6 +12,7 @@ import pytest
 
 from gitlab_backup import BackupStore
 from gitlab_backup.components import COMPONENTS
+from gitlab_backup.streams.tar.clone import clone
 
 if TYPE_CHECKING:
     from tests.support.installation import ThrowawayInstallation
@@ -53,6 +54,35 @@ def nothing_left(store: BackupStore) -> bool:
     return not store.path.exists() or not [
         entry for entry in store.path.iterdir() if entry.name.strip(".") != "gitlab-backup.lock"
     ]
+
+
+def test_a_file_that_never_holds_still(
+    installation: ThrowawayInstallation, program: Program, store: BackupStore
+) -> None:
+    """It is named on screen, and in the manifest with the sizes and times of both versions; the status is 3."""
+    busy = installation.directories["uploads"] / "busy"
+    busy.write_bytes(bytes(8 << 20))
+    directory = os.open(busy.parent, os.O_RDONLY)
+    with busy.open("rb") as source:
+        copy = clone(directory, source.fileno())
+    os.close(directory)
+    if copy is not None:
+        os.close(copy)
+        pytest.skip("here it is read from a clone")
+    with subprocess.Popen(["/bin/sh", "-c", 'while echo x; do :; done >> "$1"', "sh", busy]) as writer:
+        try:
+            result = program("backup", "all", "--only", "uploads")
+        finally:
+            writer.kill()
+    assert result.status == 3
+    assert "uploads: warning: ./busy changed while it was read" in result.out
+    manifest = json.loads((store.open("latest") / "manifest.json").read_bytes())
+    (record,) = (each for each in manifest["components"] if each["id"] == "uploads")
+    (changed,) = record["details"]["changed"]
+    assert "./busy" == changed["name"]
+    for key in ("sizes", "mtimes_ns"):
+        before, after = changed[key]
+        assert before < after
 
 
 def test_everything(program: Program, store: BackupStore) -> None:

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gitlab_backup import Backup, BackupStore
+from tests.faults.matrix import OPERATIONS
 from tests.operations.changes import wipe
 from tests.support import compare
 
 from .test_backup import failing_pg_dump
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.support.installation import ThrowawayInstallation
 
@@ -87,8 +88,15 @@ def foreign(program: Program) -> Program:
     return program.having(LC_ALL="C", LANG="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
 
 
+def surrounded(test: Callable[..., None]) -> Callable[..., None]:
+    """Have a test that goes there and back count for all operations."""
+    for operation in OPERATIONS:
+        test = pytest.mark.injects("surroundings", operation)(test)
+    return test
+
+
 def there_and_back(installation: ThrowawayInstallation, program: Program, *options: str, limits: str = "") -> list[str]:
-    """Back up, verify, wipe and restore, and return what differs then."""
+    """Back up, verify, wipe, restore and prune, and return what differs then."""
     before = compare.snapshot(installation)
     made = limited(program, "backup", "all", "--json", *options, limits=limits)
     assert made.status == 0, made.err
@@ -99,15 +107,19 @@ def there_and_back(installation: ThrowawayInstallation, program: Program, *optio
     wipe(installation)
     restored = limited(program, "restore", "all", "latest", "--yes", *options, limits=limits)
     assert restored.status == 0, restored.err
+    pruned = limited(program, "prune", "--keep-last", "1", limits=limits)
+    assert pruned.status == 0, pruned.err
     return compare.differences(before, compare.snapshot(installation))
 
 
+@surrounded
 def test_little_memory_and_few_files(installation: ThrowawayInstallation, program: Program) -> None:
     """1 GiB of address space and 256 descriptors are enough for all of it, with as many jobs as there may be."""
     limits = "ulimit -v 1048576 && ulimit -n 256"
     assert [] == there_and_back(installation, program, "--jobs", "8", limits=limits)
 
 
+@surrounded
 def test_a_hostile_environment(installation: ThrowawayInstallation, program: Program, tmp_path: Path) -> None:
     """Variables of git, PostgreSQL and others, and a PATH with traps, change nothing; nor does there being no umask."""
     assert [] == there_and_back(installation, hostile(program, tmp_path), limits="umask 0")
@@ -115,6 +127,7 @@ def test_a_hostile_environment(installation: ThrowawayInstallation, program: Pro
     assert not (tmp_path / "trace").exists()
 
 
+@surrounded
 def test_without_proc(installation: ThrowawayInstallation, program: Program) -> None:
     """Nothing needs `/proc`, which some containers and chroots do not have."""
     alone = ["unshare", "--mount", "--propagation", "private", "sh", "-c"]
@@ -124,6 +137,7 @@ def test_without_proc(installation: ThrowawayInstallation, program: Program) -> 
     assert [] == there_and_back(installation, program.below(*alone, hidden, "sh"))
 
 
+@surrounded
 def test_a_locale_without_utf8(installation: ThrowawayInstallation, program: Program) -> None:
     """Names that are not ASCII, or not even UTF-8, go there and back, and are printed escaped."""
     assert [] == there_and_back(installation, foreign(program))
@@ -174,7 +188,7 @@ def planted(installation: ThrowawayInstallation) -> tuple[str, ...]:
 
 
 def test_secrets_stay_secret(installation: ThrowawayInstallation, program: Program, planted: tuple[str, ...]) -> None:
-    """Passwords and tokens are in no argument of any process, nothing that is printed, and no document of a backup."""
+    """Passwords and tokens are in no argument, nothing that is printed, no traceback, log or document of a backup."""
     commands = (
         ("config", "show"),
         ("config", "show", "--json"),
@@ -184,17 +198,20 @@ def test_secrets_stay_secret(installation: ThrowawayInstallation, program: Progr
     with watching_arguments(*planted) as found:
         results = [program(*arguments) for arguments in commands]
         results.append(failing_pg_dump(installation, program)("backup", "all", "--only", "db", "--json"))
+        log = installation.directory / "log"
         broken = installation.database_config.read_text()
         installation.database_config.write_text(broken.replace("host: /", "host: /nonexistent/"))
-        results.append(program("backup", "all", "--only", "db"))
+        results.append(program("--debug", "backup", "all", "--only", "db", "--log-file", str(log)))
         installation.database_config.write_text(broken + "\n  nonsense: [\n")
-        results.append(program("backup", "all", "--only", "db"))
+        results.append(program("--debug", "backup", "all", "--only", "db", "--log-file", str(log)))
     assert [0, 0, 0, 0, 1, 1, 7] == [result.status for result in results]
     assert [] == found
     told = "".join(result.out + result.err for result in results)
     documents = [*installation.backup_path.rglob("*.json"), *installation.backup_path.rglob("SHA256SUMS")]
     assert len(documents) == 3
     told += "".join(document.read_text() for document in documents)
+    assert "Traceback" in told
+    told += log.read_text()
     assert [] == [secret for secret in planted if secret in told]
 
 

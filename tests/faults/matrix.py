@@ -124,7 +124,7 @@ TABLE: Final[Mapping[str, Row]] = {
         _RUNS_NO_PROGRAM,
     ),
     "connection cut": (
-        "connections to PostgreSQL are cut",
+        "connections to PostgreSQL are cut: that of a program, that which holds the snapshot, or all",
         _NO_BACKUP,
         _AS_IT_WAS,
         _NO_DATABASE,
@@ -164,6 +164,13 @@ TABLE: Final[Mapping[str, Row]] = {
         "the second is told who has the lock; the first succeeds",
         "the second is told who has the lock; the first succeeds",
         "`list` and `verify` see whole backups at every step of the others",
+    ),
+    "surroundings": (
+        "1 GiB of address space and 256 descriptors; no `/proc`; hostile variables, PATH and umask; a locale of ASCII",
+        "no effect",
+        "no effect",
+        "no effect",
+        "no effect",
     ),
 }
 """By the short name of a fault: what it is, and for each of `OPERATIONS` what comes of it."""

@@ -40,7 +40,7 @@ def test_a_killed_backup(source: ThrowawayInstallation, injected: Injected, part
     assert steps is not None
     shutil.rmtree(source.backup_path)
     unfinished = 0
-    for step in chosen(steps - 1, few=4, most=60, salt="backup")[part::PARTS]:
+    for step in chosen(steps - 1, few=4, most=100, salt="backup")[part::PARTS]:
         if backup_killed(source, step) is not None:
             break  # it had fewer steps this time
         store = BackupStore(source.backup_path)
@@ -71,7 +71,7 @@ def test_a_killed_restore(world: World, injected: Injected, part: int) -> None:
     assert steps is not None
     victim.remove()
     victim = fresh()
-    for step in chosen(steps - 1, few=3, most=40, salt="restore")[part::PARTS]:
+    for step in chosen(steps - 1, few=3, most=100, salt="restore")[part::PARTS]:
         if restore_killed(victim, made, step, calls=True) is not None:
             break  # it had fewer steps this time
         noticed: list[Event] = []

@@ -128,7 +128,7 @@ def test_a_restore(world: World, injected: Injected, error: str) -> None:
     copy.remove()
     kinds = [call.partition(" ")[0] for call in seen]
     assert {"create", "mkdir", "symlink", "link", "write"} <= set(kinds)
-    for at in chosen(decided, few=4, most=36, salt=f"restore {error}", kinds=kinds):
+    for at in chosen(decided, few=4, most=50, salt=f"restore {error}", kinds=kinds):
         failing = Failing(ERRORS[error], kinds=GROWING, at=at)
         with using(failing), pytest.raises(GitLabBackupError, match=os.strerror(ERRORS[error])) as caught:
             made.restore(target.instance(), only=FILES, jobs=1)
