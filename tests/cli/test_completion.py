@@ -77,9 +77,10 @@ def machine(bare: Program, tmp_path: Path, store: Path) -> Mapping[str, str]:
     ("shell", "setup"),
     [
         (["bash", "--norc", "-i"], f"source {BASH}"),
-        # `zle` in a dumb terminal, and a directory of functions as a distribution has one.
+        # A directory of functions, as that of a distribution: the first TAB loads the file, and must answer.
         (["zsh", "-f", "-i"], f"fpath+=({ZSH}); autoload -Uz compinit; compinit -u -D"),
     ],
+    ids=["bash", "zsh"],
 )
 def test_typed(machine: Mapping[str, str], store: Path, shell: list[str], setup: str) -> None:
     """Names that are begun are ended by TAB: of options, commands, components, backups and files."""
