@@ -117,9 +117,10 @@ def test_one(bare: Program, store: Path) -> None:
         assert text in page.text
 
 
-def test_rules_of_the_installation(reader: Program, store: Path) -> None:
+def test_rules_of_the_installation(reader: Program, bare: Program, tmp_path: Path) -> None:
     """Without a rule, `backup.keep_time` is the rule, as for `prune`."""
-    result = reader("report", "--all", "-o", "-", "--backup-path", store)
+    program = reader.having(MPLCONFIGDIR=bare.environment["MPLCONFIGDIR"])
+    result = program("report", "--all", "-o", "-", "--backup-path", tmp_path / "backups")
     assert 0 == result.status, result.err
     assert "those not older than 7 days" in Reader(result.out).text
 
@@ -136,10 +137,12 @@ def test_few_backups(bare: Program, tmp_path: Path, count: int) -> None:
     assert ("There is no whole backup here." in page.text) == (count == 0)
 
 
-def test_file_of_options(bare: Program, store: Path, tmp_path: Path) -> None:
+def test_file_of_options(bare: Program, tmp_path: Path) -> None:
     """Its options can be in the file, as those of other commands."""
     output, options = tmp_path / "report.html", tmp_path / "options.toml"
-    options.write_text(f'backup_path = "{store}"\n[report]\noutput = "{output}"\nall = true\nkeep_yearly = 3\n')
+    options.write_text(
+        f'backup_path = "{tmp_path}/backups"\n[report]\noutput = "{output}"\nall = true\nkeep_yearly = 3\n'
+    )
     result = bare("--config", options, "report")
     assert (0, "") == (result.status, result.out), result.err
     assert "the newest of each of 3 years" in Reader(output.read_text()).text

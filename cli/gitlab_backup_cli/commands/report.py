@@ -18,7 +18,6 @@ from ..text import escape, size
 if TYPE_CHECKING:
     from gitlab_backup.retention import Rules
     from gitlab_backup.store import BackupStore
-    from gitlab_backup.streams.cancel import Cancellation
 
 _STANDARD_OUTPUT = Path("-")
 _EXTRA = "Install them where this command is: pip install 'gitlab-backup-cli[report]'"
@@ -67,8 +66,7 @@ def report(
     if output != _STANDARD_OUTPUT and output.exists() and not output.is_file():
         raise UsageError(f"{output} is not a regular file", hint="Name a file, or - for standard output.")
     store = session.store()
-    with session.cancelling() as cancel:
-        text = _page(store, backup_id, _rules(session, rules), cancel, legacy=legacy)
+    text = _page(store, backup_id, _rules(session, rules), legacy=legacy)
     if output == _STANDARD_OUTPUT:
         write(text)
         return
@@ -90,7 +88,7 @@ def _rules(session: Session, options: RuleOptions) -> Rules | str:
         return error.message.partition("\n")[0].rstrip(":")
 
 
-def _page(store: BackupStore, backup_id: str | None, rules: Rules | str, cancel: Cancellation, *, legacy: bool) -> str:
+def _page(store: BackupStore, backup_id: str | None, rules: Rules | str, *, legacy: bool) -> str:
     # Heavy, and not installed everywhere.
     try:
         from ..page import overview, single
@@ -100,7 +98,7 @@ def _page(store: BackupStore, backup_id: str | None, rules: Rules | str, cancel:
 
     name = None if backup_id is None else store.open(backup_id).name
     why, given = (rules, None) if isinstance(rules, str) else (None, rules)
-    gathered = gather(store, given, legacy=legacy, cancel=cancel)
+    gathered = gather(store, given, legacy=legacy)
     if name is None:
         return overview.page(gathered, why_no_rules=why)
     return single.page(gathered, gathered.backup(name), why_no_rules=why)

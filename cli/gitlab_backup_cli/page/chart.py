@@ -127,16 +127,19 @@ def chart(
 
 def line(axes: Axes, points: Sequence[tuple[float, float]], colour: str, mark: str, *, joined: bool = True) -> None:
     """Draw points, in the given order; where there are many on a line, it speaks for itself."""
-    axes.plot(
+    many = len(points) > _MOST_MARKS
+    (drawn,) = axes.plot(
         [point[0] for point in points],
         [point[1] for point in points],
         color=colour,
         linestyle="-" if joined else "none",
-        marker="" if joined and len(points) > _MOST_MARKS else mark,
-        markersize=6 if joined else 9,
+        marker="" if joined and many else mark,
+        markersize=5 if many else 6 if joined else 9,
         markeredgecolor=drawing.SURFACE,
         clip_on=False,
     )
+    # Sharp turns of a line would count as far out, and cost it the room.
+    drawn.set_in_layout(False)
 
 
 def bytes_unit(largest: float) -> tuple[int, str]:

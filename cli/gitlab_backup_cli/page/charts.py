@@ -41,7 +41,7 @@ def sizes(report: Report) -> Chart:
     found = {text: [each for each in report.backups if is_it(each)] for text, (_, _, is_it) in kinds.items()}
 
     def plot(axes: Axes, shape: Shape) -> None:
-        over_time(axes, shape)
+        over_time(axes, shape, _day_of(report.backups[0]), _day_of(report.backups[-1]))
         line(axes, [(_day_of(each), each.size_bytes / unit) for each in report.whole], drawing.SERIES[0], "")
         for text, (mark, colour, _) in kinds.items():
             points = [(_day_of(each), each.size_bytes / unit) for each in found[text]]

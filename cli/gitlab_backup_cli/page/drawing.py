@@ -105,14 +105,15 @@ def draw(
     return Markup(_inline(written.getvalue(), f"{name}-{shape.width}", label))  # noqa: S704 - serialised as XML
 
 
-def over_time(axes: Axes, shape: Shape) -> None:
-    """Make the horizontal axis one of times."""
+def over_time(axes: Axes, shape: Shape, first: float, last: float) -> None:
+    """Make the horizontal axis one of times, which matplotlib counts in days."""
     axes.xaxis_date()
     locator = dates.AutoDateLocator(minticks=2, maxticks=shape.ticks)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     axes.set_xlabel("time of the backup (UTC)")
-    axes.margins(x=0.03)
+    margin = max(0.03 * (last - first), 0.5)
+    axes.set_xlim(first - margin, last + margin)
 
 
 def by_backup(axes: Axes, shape: Shape, times: Sequence[datetime]) -> None:
