@@ -1,8 +1,8 @@
 """Programs in a pipeline: the one way they are run, fed, read from, and ended.
 
 A program gets a session of its own, no shell, and only the descriptors it needs. The calling thread moves its output
-into a sink; one thread each feeds it, keeps the end of what it complains of, and waits for its end. When `run` returns
-or raises, the program and all that is left of its process group are gone.
+into a sink, and keeps the end of what it complains of; a thread feeds it what does not fit into a pipe at once. When
+`run` returns or raises, the program and all that is left of its process group are gone.
 """
 
 from __future__ import annotations
@@ -93,10 +93,8 @@ def run(
     raise.
     """
     cancel.check()
-    with _Bell() as stop, _Bell() as exited:
-        running = _Running(
-            program, stdin=stdin, stdout=stdout, stop=stop, exited=exited, timeout=timeout, silence=silence
-        )
+    with _Bell() as stop:
+        running = _Running(program, stdin=stdin, stdout=stdout, stop=stop, timeout=timeout, silence=silence)
         try:
             with cancel.calling(stop.ring):
                 running.follow(cancel)
@@ -139,14 +137,12 @@ class _Running:
         stdin: Input,
         stdout: Sink | None,
         stop: _Bell,
-        exited: _Bell,
         timeout: float | None,
         silence: float,
     ) -> None:
         self._program = program
         self._sink = stdout
         self._stop = stop
-        self._exited = exited
         self._timeout = timeout
         self._deadline = math.inf if timeout is None else time.monotonic() + timeout
         self._silence = silence
@@ -156,10 +152,17 @@ class _Running:
         self.returncode = 0
         self.lost = False
         self._stderr = b""
+        self._feeder: threading.Thread | None = None
         self._child = start(program, stdin, piped=stdout is not None)
-        self._waiter = _thread(self._wait)
-        self._listener = _thread(self._listen)
-        self._feeder = _thread(self._feed, _pieces(stdin)) if self._child.stdin else None
+        try:
+            self._exited = _exit_of(self._child.pid)
+            self._words = self._child.stderr
+            if self._child.stdin is not None:
+                self._begin_to_feed(self._child.stdin.fileno(), stdin)
+        except BaseException:
+            self._child.kill()
+            self._child.wait()
+            raise
 
     @property
     def last_words(self) -> str:
@@ -175,7 +178,7 @@ class _Running:
                 self._sink.write(data)
                 # Only now: a sink may block for long, and is none of the program's silence.
                 self._heard = time.monotonic()
-        self._await(self._exited.fd, cancel)
+        self._await(self._exited, cancel)
 
     def end(self) -> None:
         """End the program if it still runs, and all of its process group. Afterwards nothing is left of it."""
@@ -184,24 +187,29 @@ class _Running:
             child.stdout.close()
         for number, seconds in _PERSUASION:
             # Until it is reaped, its id cannot become that of another process group.
-            if _ready([self._exited.fd], 0):
+            if self._has_exited(0):
                 break
             self._signal(number)
-            _ready([self._exited.fd], seconds)
+            self._has_exited(seconds)
         self._signal(signal.SIGKILL)
-        self._waiter.join()
+        self._has_exited(math.inf)
         self.returncode = child.wait()
+        os.close(self._exited)
         self._stop.ring()
         if self._feeder is not None:
             self._feeder.join()
         if child.stdin is not None:
             child.stdin.close()
-        self._listener.join(_STRAGGLER)
+        until = time.monotonic() + _STRAGGLER
+        while self._words is not None and (left := until - time.monotonic()) > 0:
+            self._look((), left)
+        if child.stderr is not None:
+            child.stderr.close()
 
     def _await(self, fd: int, cancel: Cancellation) -> bool:
         """Wait until `fd` can be read (True) or the program has ended. Raises where it has to be ended before that."""
-        fds = (fd, self._exited.fd, self._stop.fd)
-        while not (ready := _ready(fds, min(self._deadline - time.monotonic(), _LOOK))):
+        fds = (fd, self._exited, self._stop.fd)
+        while not (ready := self._look(fds, min(self._deadline - time.monotonic(), _LOOK))):
             now = time.monotonic()
             if now >= self._deadline:
                 raise ProgramError(f"{self._program.name} did not end within {self._timeout:g} seconds")
@@ -223,23 +231,50 @@ class _Running:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._child.pid, number)
 
-    def _wait(self) -> None:
+    def _has_exited(self, seconds: float) -> bool:
+        """Wait for the end of the program, so long, and take note where its status is lost."""
+        until = time.monotonic() + seconds
+        while self._exited not in self._look((self._exited,), min(until - time.monotonic(), _LOOK)):
+            if time.monotonic() >= until:
+                return False
         try:
-            os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOWAIT)
+            os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
         except ChildProcessError:
             # SIGCHLD is ignored, or someone else has taken the status. Its id may be another's by now.
             self.lost = True
-        self._exited.ring()
+        return True
 
-    def _listen(self) -> None:
-        with cast("BinaryIO", self._child.stderr) as pipe:
-            while data := pipe.read(_LAST_WORDS):
+    def _look(self, fds: Iterable[int], seconds: float) -> set[int]:
+        """Wait until one of these descriptors can be read, or something is said, which is kept. Return all that can."""
+        words = self._words
+        if words is None:
+            return _ready(fds, seconds)
+        ready = _ready((*fds, words.fileno()), seconds)
+        if words.fileno() in ready:
+            ready.discard(words.fileno())
+            if data := os.read(words.fileno(), _LAST_WORDS):
                 self._stderr = (self._stderr + data)[-_LAST_WORDS:]
                 self._heard = time.monotonic()
+            else:
+                self._words = None
+        return ready
+
+    def _begin_to_feed(self, pipe: int, stdin: Input) -> None:
+        """Put what fits into the pipe, and have a thread see to the rest."""
+        os.set_blocking(pipe, False)
+        if isinstance(stdin, bytes):
+            with suppress(BlockingIOError):
+                try:
+                    stdin = stdin[os.write(pipe, stdin) :]
+                except BrokenPipeError:
+                    stdin = b""
+            if not stdin:
+                cast("BinaryIO", self._child.stdin).close()
+                return
+        self._feeder = _thread(self._feed, _pieces(stdin))
 
     def _feed(self, pieces: Iterable[bytes]) -> None:
         pipe = cast("BinaryIO", self._child.stdin)
-        os.set_blocking(pipe.fileno(), False)
         try:
             for piece in pieces:
                 view = memoryview(piece).cast("B")
@@ -258,6 +293,21 @@ class _Running:
             self._stop.ring()
         else:
             pipe.close()
+
+
+def _exit_of(pid: int) -> int:
+    """Return a descriptor that can be read when the child `pid` has ended: by pidfd_open(2), else by a thread."""
+    with suppress(OSError):  # before Linux 5.3; and where the child is gone already, as its status is lost
+        return os.pidfd_open(pid)
+    exited = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    def wait() -> None:
+        with suppress(ChildProcessError):
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        os.eventfd_write(exited, 1)
+
+    _thread(wait)
+    return exited
 
 
 class _Bell:

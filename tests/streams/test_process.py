@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import platform
@@ -236,6 +237,24 @@ def test_grandchildren_end_with_their_program(fifo: Path) -> None:
     assert b"out\n" == output
 
 
+@pytest.fixture(params=["a kernel with pidfd_open", "an older kernel"])
+def any_kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to hear of the end of a program."""
+
+    def missing(_pid: int) -> int:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    if request.param == "an older kernel":
+        monkeypatch.setattr(os, "pidfd_open", missing)
+
+
+@pytest.mark.usefixtures("any_kernel")
+def test_the_end_is_heard() -> None:
+    """On any kernel, a program that says nothing ends with its status, and what has read nothing is no error."""
+    assert 3 == run(shell("sleep 0.05; exit 3"), stdin=b"x" * 1000, cancel=Cancellation(), accept=[3]).returncode
+
+
+@pytest.mark.usefixtures("any_kernel")
 @pytest.mark.timeout(20)
 def test_status_that_is_lost() -> None:
     """Where SIGCHLD is ignored (some supervisors do), a lost status is an error, neither success nor a hang."""

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _IN_MEMORY: Final = 1 << 20
 """Bytes of a list of refs that are kept in memory; a longer one goes to a file that has no name."""
+_FEW: Final = 1000
+"""Refs whose object ids fit into a pipe, so that no thread has to feed them to git."""
 _LONGEST_HEAD: Final = 4096
 _PIECE: Final = 1 << 16
 _FORMATS: Final = {length: name for name, length in OBJECT_FORMATS.items()}
@@ -236,7 +238,8 @@ class LocalRepository:
         command = self.git.on(
             self.path, self.account, "rev-list", "--objects", "--count", "--use-bitmap-index", "--stdin"
         )
-        _, output = capture(command, stdin=refs.oids(), cancel=self.cancel, limit=_PIECE)
+        stdin = b"".join(refs.oids()) if refs.count < _FEW else refs.oids()
+        _, output = capture(command, stdin=stdin, cancel=self.cancel, limit=_PIECE)
         if not output.strip().isdigit():
             raise ComponentError(f"has objects of which git does not say how many they are: {shown(output)}")
         return int(output)
