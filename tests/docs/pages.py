@@ -101,8 +101,12 @@ class Shell:
     environment: Mapping[str, str]
     directory: Path
     """For what it needs; must exist."""
+    cwd: Path
+    """Where the reader is."""
     instead: Mapping[str, str] = field(factory=dict)
     """What stands in for the names of a page: so a page names a place that is there once on a machine."""
+    success: frozenset[str] = frozenset({"0"})
+    """The exit statuses of a command that has done what it should."""
     transcript: list[str] = field(factory=list)
     """What was typed and printed."""
     _process: subprocess.Popen[str] = field(init=False, repr=False)
@@ -115,7 +119,7 @@ class Shell:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=dict(self.environment),
-            cwd=DOCS.parent,
+            cwd=self.cwd,
             text=True,
         )
 
@@ -125,8 +129,9 @@ class Shell:
             printed = self._run(command.text)
             self.transcript.append(f"$ {command.text}\n{printed}")
             what = f"{block}: {command.text}\n{printed}"
+            status = self._status or "(none)"
             following = block.commands[number + 1].text if number + 1 < len(block.commands) else ""
-            assert self._status == "0" or following == "echo $?", f"exit status {self._status or '(none)'} of {what}"
+            assert self._status in self.success or following == "echo $?", f"exit status {status} of {what}"
             if command.answer is not None:
                 shown = "\n".join(command.answer)
                 assert answers(command.answer, printed), f"{what}\nis not what the page shows:\n{shown}"

@@ -31,9 +31,10 @@ _SHOWN: Final = 20
 def main() -> int:
     """Do what the command line asks for. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.support.playground", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, words in (("start", "build one in DIR, a new directory"), ("serve", argparse.SUPPRESS)):
-        command = commands.add_parser(name, help=words)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="start|compare|stop")
+    start = commands.add_parser("start", help="build one in DIR, a new directory")
+    serve = commands.add_parser("serve")  # what `start` leaves in the background; not told of
+    for command in (start, serve):
         command.add_argument("directory", type=Path, metavar="DIR")
         command.add_argument("--empty", action="store_true", help="as a machine on which GitLab was just installed")
     command = commands.add_parser("compare", help="say what differs between two of them")
