@@ -37,7 +37,7 @@ def test_programs_inherit_it(program: Program, installation: ThrowawayInstallati
 @pytest.mark.parametrize(
     ("options", "message", "hint"),
     [
-        (("--nice", "20"), "less than or equal to 19", "--help"),
+        (("--nice", "20"), "must be at most 19", "--help"),
         (("--ionice", "best-effort:8"), "--ionice cannot be 'best-effort:8'", "idle or best-effort"),
         (("--rate-limit", "100"), "cannot work at 100 bytes a second", "50M"),
     ],
