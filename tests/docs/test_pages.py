@@ -117,6 +117,7 @@ def test_the_tutorial(places: Path) -> None:
         assert 2 == figures['gitlab_backup_backups{status="complete"}']
         assert int(kept[1].partition("_")[0]) == figures["gitlab_backup_newest_backup_timestamp_seconds"]
         assert "the backup has failed with status 1\n" == (old / "alerts").read_text()
+        assert [] == sorted(alerted() - {name.partition("{")[0] for name in figures})
 
         before, after = (compare.snapshot(playground.load(each)) for each in (old, new))
         lost = [line for line in compare.differences(before, after) if "/@pools/" not in line]
@@ -141,6 +142,13 @@ def scheduled(crontab: Path) -> None:
         ["/bin/sh", "-c", command], env=surroundings, cwd="/", capture_output=True, text=True, check=False
     )
     assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
+
+
+def alerted() -> set[str]:
+    """Return the figures that the alerts of the page on metrics ask for."""
+    rules = re.findall(r"expr: (.*)", (DOCS / "events.md").read_text())
+    assert 2 == len(rules)
+    return {name for rule in rules for name in re.findall(r"gitlab_backup_\w+", rule)}
 
 
 def metrics(file: Path) -> dict[str, float]:
