@@ -5,17 +5,21 @@ Changes happen at known moments: when the sink has been handed a certain piece o
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import tarfile
 from typing import TYPE_CHECKING
 
 import pytest
 
 from gitlab_backup.errors import CancelledError, StreamError
 from gitlab_backup.streams.cancel import Cancellation
+from gitlab_backup.streams.system import using
+from tests.faults.broken import Watched
 
 from .tar_support import archive, contents, describe, extract, extracted_differences, when
 
@@ -57,6 +61,22 @@ def test_a_file_that_changes_once_is_written_again(tmp_path: Path, change: Calla
     assert (1, 0, 0) == (report.rewritten, report.changed_count, report.unreadable_count)
     assert [] == extracted_differences(data, tree, tmp_path)
     assert (tree / "d/big").read_bytes() == contents(data)[b"./d/big"][1]
+
+
+def test_a_small_file_is_never_torn(tmp_path: Path) -> None:
+    """One that shrinks just before it is read is in the archive as it is then, each time: nothing has to be filled."""
+    (tmp_path / "small").write_bytes(b"A" * 1000)
+
+    def shrink(call: str, _what: object) -> None:
+        if call == "read" and (tmp_path / "small").stat().st_size > 3:
+            (tmp_path / "small").write_bytes(b"BBB")
+
+    with using(Watched(shrink)):
+        data, report = archive(tmp_path)
+    assert (1, 0) == (report.rewritten, report.changed_count)
+    with tarfile.open(fileobj=io.BytesIO(data)) as members:
+        files = [members.extractfile(each) for each in members if each.isfile()]
+        assert {b"BBB"} == {file.read() for file in files if file is not None}
 
 
 def test_a_file_that_never_holds_still_is_named(tmp_path: Path) -> None:
