@@ -14,8 +14,10 @@ import pytest
 
 from gitlab_backup.errors import CancelledError, CorruptStreamError, StreamError
 from gitlab_backup.streams.cancel import Cancellation
+from gitlab_backup.streams.system import using
 from gitlab_backup.streams.tar import Extracted, ExtractLimits, TarWriter, extract
 from gitlab_backup.streams.tar.header import encode
+from tests.faults.broken import ERRORS, MAKES, Failing
 from tests.streams.tar_support import ListSink, archive, describe
 from tests.support import trees
 from tests.support.accounts import Account, is_root
@@ -272,3 +274,23 @@ def test_owners_go_by_name(target: Path) -> None:
     found = {path.name: (path.stat().st_uid, path.stat().st_gid) for path in target.iterdir()}
     own, other = (daemon.pw_uid, group.gr_gid), (54321, 54322)
     assert {"known": own, "unknown": other, "without": other} == found
+
+
+@pytest.mark.parametrize("error", ["ENOSPC", "EDQUOT"])
+@pytest.mark.parametrize("call", [*MAKES, "write"])
+def test_a_full_disk_and_a_quota(target: Path, call: str, error: str) -> None:
+    """Whatever cannot be made for want of space or by a quota: the error says which member, why, and what to do."""
+    data = _tar(
+        _entry(b"./", b"5"),
+        _entry(b"./d/", b"5"),
+        _entry(b"./d/file", body=b"content"),
+        _entry(b"./d/hard", b"1", link=b"./d/file"),
+        _entry(b"./d/soft", b"2", link=b"file"),
+        _entry(b"./d/pipe", b"6"),
+    )
+    failing = Failing(ERRORS[error], kinds=(call,), at=1)
+    with using(failing), pytest.raises(StreamError, match=os.strerror(ERRORS[error])) as caught:
+        _extract(data, target)
+    assert failing.failed
+    assert "member './d" in caught.value.message
+    assert ("Free space" in str(caught.value.hint), error == "EDQUOT") == (True, "quota" in str(caught.value.hint))
