@@ -177,7 +177,6 @@ def test_the_other_pages(installation: ThrowawayInstallation, places: Path) -> N
     for place in instead.values():
         if place.startswith(str(places)):
             Path(place).mkdir(parents=True)
-    Backup.create(installation.instance())
     for page in sorted(DOCS.glob("*.md")):
         todo = [block for block in blocks(page) if block.not_run is None]
         if page == TUTORIAL or not todo:
