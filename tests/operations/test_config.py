@@ -75,7 +75,7 @@ def test_what_it_has(instance: Instance, etc: Path) -> None:
         f"{top}/ssh/ssh_host_rsa_key",
     ] == [name for name in listed if not name.endswith("/")]
     assert len(set(listed)) == len(listed)
-    key = ["tar", "-xzOf", archive, f"{top}/gitlab/ssl/gitlab.example.com.key"]
+    key = ["tar", "-xzOf", str(archive), f"{top}/gitlab/ssl/gitlab.example.com.key"]
     assert "TLS KEY" == subprocess.run(key, capture_output=True, text=True, check=True).stdout
     assert not backup.verify().damages
     assert ["config"] == [component.id for component in backup.components]
