@@ -30,6 +30,7 @@ class Reports:
     log_format: LogFormat | None
     log_file: Path | None
     log_to: LogTarget | None
+    profile: bool
     metrics_file: Path | None = None
     hook_directory: Path | None = None
     hook_timeout: float | None = None
@@ -83,6 +84,14 @@ _LOG = {
     "log_to": Annotated[
         LogTarget | None,
         typer.Option(help="Send what happens to syslog or the journal.", show_default=False, rich_help_panel=REPORTS),
+    ],
+    "profile": Annotated[
+        bool,
+        typer.Option(
+            "--profile",
+            help="Say at the end how long each stage took, and what limits the run.",
+            rich_help_panel=REPORTS,
+        ),
     ],
 }
 _OTHERS = {

@@ -22,6 +22,7 @@ from .hooks import Moment
 from .metrics import Figures
 from .notify import notify
 from .output import complain, write, write_json
+from .profile import Profiled
 from .text import duration, escape
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Run:
     _figures: Figures = field(init=False)
     _hooks: Hooks | None = None
     _progress: Progress = field(init=False)
+    _profiled: Profiled | None = None
     document: Mapping[str, Document] = field(factory=dict)
     """Of the result."""
 
@@ -88,10 +90,10 @@ class Run:
 
     def finish(self, status: ExitStatus, document: Mapping[str, Document]) -> None:
         """Say how it ended, and print the document of the result where one is wanted. Raises `OutputError`."""
-        self.document = document
+        self.document = document if self._profiled is None else {**document, **self._profiled.document()}
         self.status = ExitStatus.WARNINGS if status is ExitStatus.COMPLETE and self._unreported else status
         if self.json:
-            write_json(document)
+            write_json(self.document)
 
     def write(self, text: str) -> None:
         """Print a result for people, which is a line of the log where that is on the screen. Raises `OutputError`."""
@@ -106,6 +108,18 @@ class Run:
         self._unreported = True
         self.status = ExitStatus.WARNINGS if self.status is ExitStatus.COMPLETE else self.status
         self._log.record(logging.WARNING, message, {"event": "report_failed", "message": message})
+
+    @contextmanager
+    def measured(self) -> Iterator[None]:
+        """Measure what is done in the block, where that is wanted."""
+        if not self.reports.profile:
+            yield
+            return
+        from gitlab_backup.streams.profile import profiling
+
+        with profiling() as profile:
+            self._profiled = Profiled(profile)
+            yield
 
     def begun(self) -> None:
         """Tell that it begins. Raises what `Reports.hooks` raises: a hook that cannot be run later is told now."""
@@ -136,6 +150,8 @@ class Run:
         """Tell everybody how it ended: hooks, figures, and, as the last, the log."""
         failure = None if error is None else explain(error)
         status = self.status if failure is None else failure.exit_status
+        if self._profiled is not None:
+            complain(f"\n{self._profiled.text(seconds)}")
         moment = Moment.AFTER if status in _LEVELS else Moment.FAILED
         try:
             # Whatever has interrupted the run: from here on, signals are for the hook.
@@ -224,8 +240,9 @@ def running(
     with document_of_failure(failed if json else None):
         run = Run(session, operation, reports, json, quiet, dry_run)
         try:
-            run.begun()
-            yield run
+            with run.measured():
+                run.begun()
+                yield run
         except BaseException as problem:
             error = problem
             raise

@@ -20,6 +20,7 @@ from ..manifest import Manifest
 from ..metadata import FILE_NAME as METADATA_NAME
 from ..metadata import Metadata
 from ..streams.codec import NoneCodec, codec_for, codec_that_made
+from ..streams.profile import DIGESTING, READING, Clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -161,9 +162,12 @@ class _DigestedFile(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Buffer, /) -> int:  # type: ignore[override]
-        count = self._file.readinto(buffer)
+        with Clock(READING) as clock:
+            count = clock.bytes = self._file.readinto(buffer)
         if count:
-            self._hash.update(memoryview(buffer)[:count])
+            with Clock(DIGESTING) as clock:
+                self._hash.update(memoryview(buffer)[:count])
+                clock.bytes = count
             self._size += count
             if self._count is not None:
                 self._count(count)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, cast
 
 from ..errors import CorruptStreamError, StreamError
+from .profile import COMPRESSING, DECOMPRESSING, Clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,7 +79,9 @@ class BlockSink:
 
     def _compress_parts(self, parts: list[memoryview]) -> bytes:
         # Put together in a thread of the pool: what is large is copied once, and not by the thread that reads it.
-        return self._compress(b"".join(parts))
+        with Clock(COMPRESSING) as clock:
+            clock.bytes = sum(map(len, parts))
+            return self._compress(b"".join(parts))
 
     def _write_next(self) -> None:
         self._sink.write(_outcome(self._pending.popleft().result))
@@ -167,7 +170,9 @@ class MemberReader(io.RawIOBase):
     def _feed(self, member: BoundedDecompressor) -> bytes:
         data, self._input = self._input if member.needs_input else b"", b"" if member.needs_input else self._input
         try:
-            output = member.decompress(data, BLOCK_SIZE)
+            with Clock(DECOMPRESSING) as clock:
+                output = member.decompress(data, BLOCK_SIZE)
+                clock.bytes = len(output)
         except Exception as error:
             # What the decompressors raise has no common type; all of it says that the data are not what they should be.
             place = f"between bytes {self._offset - len(data)} and {self._offset}"

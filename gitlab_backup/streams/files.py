@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from ..errors import StreamError
+from .profile import DIGESTING, Clock
 from .system import system
 
 if TYPE_CHECKING:
@@ -76,7 +77,9 @@ class FileSink:
             _write_all(self._fd, view)
         except OSError as error:
             raise failure(self.path, "cannot be written", error) from error
-        self._digest.update(view)
+        with Clock(DIGESTING) as clock:
+            self._digest.update(view)
+            clock.bytes = len(view)
         self.size += len(view)
 
     def finish(self) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Self, TypeAlias, cast
 from attrs import field, frozen
 
 from ..errors import ProgramError
+from .profile import Clock, output_of
 from .starting import PIPE_SIZE, start
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ class _Running:
             output = self._child.stdout.fileno()
             # Until the program has ended and the pipe is empty: what it leaves behind may hold the other end for long.
             # Fresh bytes for each write: sinks may keep them.
-            while self._await(output, cancel) and (data := os.read(output, PIPE_SIZE)):
+            while data := self._next(output, cancel):
                 self._sink.write(data)
                 # Only now: a sink may block for long, and is none of the program's silence.
                 self._heard = time.monotonic()
@@ -205,6 +206,12 @@ class _Running:
             self._look((), left)
         if child.stderr is not None:
             child.stderr.close()
+
+    def _next(self, output: int, cancel: Cancellation) -> bytes:
+        with Clock(output_of(self._program.name)) as clock:
+            data = os.read(output, PIPE_SIZE) if self._await(output, cancel) else b""
+            clock.bytes = len(data)
+        return data
 
     def _await(self, fd: int, cancel: Cancellation) -> bool:
         """Wait until `fd` can be read (True) or the program has ended. Raises where it has to be ended before that."""

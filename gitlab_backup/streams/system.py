@@ -1,4 +1,4 @@
-"""The system calls that handle files: the one seam at which they are made to fail, or recorded.
+"""The system calls that handle files: the one seam at which they are made to fail, recorded, or measured.
 
 What is written into a backup, read from the instance into an archive, and extracted or put in place by a restore of
 files goes through `system()`. What git, pg_dump and other programs do does not.
@@ -122,7 +122,7 @@ class _Seam:
 
 @contextmanager
 def using(calls: System) -> Iterator[None]:
-    """Send these system calls, in all threads, to `calls` while the block runs. For tests."""
+    """Send these system calls, in all threads, to `calls` while the block runs."""
     before, _Seam.system = _Seam.system, calls
     try:
         yield

@@ -11,6 +11,7 @@ from attrs import define, evolve, field, frozen
 
 from ...errors import ComponentError, CorruptStreamError
 from ...instance.postgres import where
+from ...streams.profile import LOADING, Clock
 from .allowed import FRAMES, objection_to, objection_to_line
 from .scanner import DumpFrame
 from .server import LOCKS_HINT, in_words
@@ -272,7 +273,9 @@ class Loader(DumpFrame):
     def _execute(self, text: bytes) -> None:
         # The extended protocol, which `binary` asks for, takes one statement at a time: a second one that our
         # reader had not seen would be refused.
-        self.connection.execute(text, prepare=False, binary=True)
+        with Clock(LOADING) as clock:
+            self.connection.execute(text, prepare=False, binary=True)
+            clock.bytes = len(text)
 
     def _run_forgiving(self, statement: Statement, exception: _Exception) -> None:
         import psycopg
@@ -334,12 +337,13 @@ class Copy:
 
     def write(self, data: bytes) -> None:
         """Send rows."""
-        with self._telling():
+        with self._telling(), Clock(LOADING) as clock:
             self._copy.write(data)
+            clock.bytes = len(data)
 
     def finish(self) -> int:
         """End the rows, and return how many the server took."""
-        with self._telling():
+        with self._telling(), Clock(LOADING):
             self._context.__exit__(None, None, None)
         return self._cursor.rowcount
 
