@@ -139,27 +139,39 @@ def test_nobody_is_there(installation: ThrowawayInstallation, program: Program, 
     assert [] == compare.differences(before, compare.snapshot(installation))
 
 
-@pytest.mark.parametrize(
-    ("answer", "status"), [(b"yes\n", 0), (b"no\n", 8), (b"\n", 8), (b"\xff\n", 8), (b"\x04", 8), (signal.SIGINT, 130)]
-)
-def test_question(
-    installation: ThrowawayInstallation, program: Program, backup: Backup, answer: bytes | signal.Signals, status: int
-) -> None:
-    """On a terminal it says what will be replaced, and asks. Anything but a yes changes nothing, Ctrl-C included."""
+def asked(
+    installation: ThrowawayInstallation, program: Program, backup: Backup, answer: bytes | signal.Signals
+) -> tuple[int, str]:
+    """Restore on a terminal. What will be replaced is said before. Returns the status, and what is said after."""
+    status, written = on_terminal(program.having(TERM="xterm-256color"), "restore", "all", "latest", answer=answer)
+    before, question, after = without_colour(written).partition('Type "yes"')
+    assert question
+    assert f"latest is {backup.id}" in before
+    assert installation.databases["ci"] in before
+    assert "secrets.yml" in before
+    return status, after
+
+
+def test_yes(installation: ThrowawayInstallation, program: Program, backup: Backup) -> None:
+    """On a terminal it says what will be replaced, and asks. A yes restores."""
     before = compare.snapshot(installation)
-    terminal = program.having(TERM="xterm-256color")
-    ended, written = on_terminal(terminal, "restore", "all", "latest", answer=answer)
-    assert status == ended
-    text = without_colour(written)
-    question = text.index('Type "yes"')
-    assert f"latest is {backup.id}" in text[:question]
-    assert installation.databases["ci"] in text[:question]
-    assert "secrets.yml" in text[:question]
-    unchanged = [] == compare.differences(before, compare.snapshot(installation))
-    assert (status != 0) == unchanged
-    assert (status == 0) == ("What you must still do" in text[question:])
-    # What comes after the question begins on a line of its own.
-    assert ("\nerror: " in text[question:]) == unchanged
+    status, after = asked(installation, program, backup, b"yes\n")
+    assert 0 == status
+    assert "What you must still do" in after
+    assert "\nerror: " not in after
+    assert [] != compare.differences(before, compare.snapshot(installation))
+
+
+def test_anything_but_yes(installation: ThrowawayInstallation, program: Program, backup: Backup) -> None:
+    """Anything but a yes changes nothing, Ctrl-C included."""
+    before = compare.snapshot(installation)
+    for answer, status in ((b"no\n", 8), (b"\n", 8), (b"\xff\n", 8), (b"\x04", 8), (signal.SIGINT, 130)):
+        ended, after = asked(installation, program, backup, answer)
+        assert (answer, status) == (answer, ended)
+        assert "What you must still do" not in after
+        # What comes after the question begins on a line of its own.
+        assert "\nerror: " in after
+    assert [] == compare.differences(before, compare.snapshot(installation))
 
 
 def test_a_narrow_screen(program: Program, backup: Backup) -> None:
