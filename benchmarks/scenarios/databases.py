@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from .. import checks, measure
 from ..contest import Contest, Figure, Goal, Role, Variant, remove
 from ..data import databases
-from .words import GZIP, OURS, megabytes, memory
+from .words import GZIP, OURS, megabytes, memory, warm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -177,6 +177,7 @@ def _restore(place: Place, name: str, title: str, site: Site, *, goals: tuple[Go
             variant(OURS + _ONE, Role.OURS, ours, cores=1),
         ),
         goals=goals,
+        warm_up=warm(site.backups),
     )
     place.server.drop(target)
     for each in (plain, directory, site.backups):

@@ -13,7 +13,7 @@ from ..contest import Contest, Figure, Goal, Role, Variant, remove
 from ..data import trees
 from .databases import many_database, wide_database
 from .repositories import bundle_all, bundles_of, clone_all, mixed_storage, paths, write_list
-from .words import OURS, megabytes, memory
+from .words import OURS, megabytes, memory, warm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -176,7 +176,7 @@ def contests(place: Place) -> Iterator[Contest]:
             Goal(text="(g) backup all: faster", subject=OURS, against=_REFERENCE, figure=Figure.SPEEDUP, bound=6),
             memory(),
         ),
-        warm_up=" && ".join(f"tar -C {shlex.quote(str(path))} -c -f - . | cat >/dev/null" for path in listed),
+        warm_up=" && ".join(map(warm, listed)),
     )
     measure.run(site.command(*backup))
     made = site.latest()
@@ -210,6 +210,7 @@ def contests(place: Place) -> Iterator[Contest]:
             Goal(text="(g) restore all: faster", subject=OURS, against=_REFERENCE, figure=Figure.SPEEDUP, bound=2),
             memory(),
         ),
+        warm_up=warm(site.backups),
     )
     everything.leave()
     remove(site.backups)
@@ -236,5 +237,6 @@ def verification(place: Place) -> Iterator[Contest]:
             Variant(name=OURS, role=Role.OURS, script=site.command("verify", backup.name, "--quiet")),
         ),
         goals=(memory(),),
+        warm_up=warm(site.backups),
     )
     remove(site.backups)

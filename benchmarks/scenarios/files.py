@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .. import checks, measure
 from ..contest import Contest, Figure, Goal, Role, Variant, remove
 from ..data import trees
-from .words import GZIP, OURS, megabytes, memory
+from .words import GZIP, OURS, megabytes, memory, warm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,7 +75,7 @@ def _backup(place: Place, name: str, title: str, tree: Path, goals: tuple[Goal, 
         id=name,
         title=title,
         data=f"{_count(tree):,} files, {megabytes(measure.size_of(tree))}",
-        warm_up=f"tar --directory={top} --create --file=- . | cat >/dev/null",
+        warm_up=warm(tree),
         variants=(
             pipeline(GZIP, Role.REFERENCE, "gzip -c -1", "gzip -dc", "gzip"),
             pipeline("pigz -1", Role.ALTERNATIVE, "pigz -c -1", "gzip -dc", "pigz"),
@@ -147,6 +147,7 @@ def _restore(place: Place, tree: Path) -> Iterator[Contest]:
             ours(f"{OURS} --no-verify", "--no-verify"),
         ),
         goals=(memory(),),
+        warm_up=warm(made.backups),
     )
     remove(made.backups)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from .. import checks, measure
 from ..contest import Contest, Figure, Goal, Role, Variant, remove
 from ..data import databases, repositories
-from .words import OURS, megabytes, memory
+from .words import OURS, megabytes, memory, warm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -190,7 +190,7 @@ xargs -P2 -I% git --git-dir={top}/% bundle create --quiet {target}/%.bundle --al
             ),
         ),
         goals=goals,
-        warm_up=f"tar --directory={top} --create --file=- . | cat >/dev/null",
+        warm_up=warm(storage),
     )
     remove(grown.backups)
 

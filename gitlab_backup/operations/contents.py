@@ -19,6 +19,7 @@ from ..manifest import FILE_NAME as MANIFEST_NAME
 from ..manifest import Manifest
 from ..metadata import FILE_NAME as METADATA_NAME
 from ..metadata import Metadata
+from ..streams.cache import forget, is_cached
 from ..streams.codec import NoneCodec, codec_for, codec_that_made
 from ..streams.profile import DIGESTING, READING, Clock
 
@@ -63,12 +64,14 @@ class Contents:
     """The codec that the manifest names; None without one."""
     pace: Callable[[int], None] = lambda _count: None
     """Takes the number of bytes of each read, and returns when the next may be made."""
+    once: bool = False
+    """Whether nobody will read it again soon: then it is not left in the page cache."""
     _lock: threading.Lock = field(factory=threading.Lock)
 
     @classmethod
-    def of(cls, path: Path) -> Contents:
+    def of(cls, path: Path, *, once: bool = False) -> Contents:
         """List all files below `path`. What is neither a file nor a directory does not belong there: it is damage."""
-        contents = cls(path, [])
+        contents = cls(path, [], once=once)
         for directory, subdirectories, files in os.walk(path, onerror=contents.unreadable, followlinks=False):
             for name in [*files, *subdirectories]:
                 full = Path(directory, name)
@@ -152,6 +155,7 @@ class _DigestedFile(io.RawIOBase):
 
     def __init__(self, descriptor: int, name: str, contents: Contents, count: Callable[[int], None] | None) -> None:
         self._file = io.FileIO(descriptor)
+        self._forget = contents.once and not is_cached(descriptor, 0)
         self._name = name
         self._contents = contents
         self._count = count
@@ -178,6 +182,8 @@ class _DigestedFile(io.RawIOBase):
         if not self.closed:
             # A reader that knows where its data end does not look for the end of the file.
             complete = self._size == os.fstat(self._file.fileno()).st_size
+            if self._forget:
+                forget(self._file.fileno())
             self._file.close()
             if complete:
                 self._contents.was_read(self._name, self._hash.hexdigest(), self._size)

@@ -58,7 +58,7 @@ def verify(
     jobs = jobs or default_jobs()
     rate = limiter(checked_rate(rate_limit))
     tell = Telling(observer)
-    contents = Contents.of(path)
+    contents = Contents.of(path, once=True)
     documents = Documents.read(contents)
     components = [c for c in components_of(contents, documents.manifest) if only is None or c.id in only]
 

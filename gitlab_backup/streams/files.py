@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from ..errors import StreamError
+from .cache import WINDOW, forget
 from .profile import DIGESTING, Clock
 from .system import system
 
@@ -53,6 +54,7 @@ class FileSink:
         self.size = 0
         """Bytes written so far."""
         self._digest = hashlib.sha256()
+        self._forgotten = 0
         self._there = False
         self._fd: int | None = None
         try:
@@ -81,6 +83,9 @@ class FileSink:
             self._digest.update(view)
             clock.bytes = len(view)
         self.size += len(view)
+        if self.size >= self._forgotten + WINDOW:
+            self._forgotten = self.size
+            forget(self._fd)
 
     def finish(self) -> None:
         """Close the file."""

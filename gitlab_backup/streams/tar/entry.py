@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field
 
+from ..cache import forget, is_cached
 from ..system import system
 from . import header
 from .check import harmless
@@ -78,8 +79,16 @@ class EntryWriter:
         noted.
         """
         size = before.st_size
-        if size > CHUNK:
-            return self._large(fd, path, before, described or before)
+        cached = is_cached(fd, *((0, size // 2, size - 1) if size > CHUNK else (0,) if size else ()))
+        try:
+            if size > CHUNK:
+                return self._large(fd, path, before, described or before)
+            return self._small(fd, path, size, described)
+        finally:
+            if not cached:
+                forget(fd)
+
+    def _small(self, fd: int, path: bytes, size: int, described: os.stat_result | None) -> os.stat_result:
         # Read before its header is written, so that the header is right whatever happens.
         read = system().read
         body = read(fd, size + 1)
