@@ -1,4 +1,4 @@
-"""How much of the machine a run takes: options, and what they do.
+"""How much of the machine and of time a run takes: options, and what they do.
 
 A priority is that of the main thread, and every thread and program that it starts later has it, too. So it is taken
 before anything is begun. A server that runs already, such as PostgreSQL or Gitaly, works for us with its own.
@@ -36,20 +36,31 @@ class Priority:
     nice: int | None
     ionice: str | None
     rate_limit: str | None
+    max_silence: str | None
 
     def take(self, session: Session) -> int | None:
         """Give this process, and all that it starts from now on, the priority; return the limit in bytes a second.
+
+        The session learns how long programs may be silent.
 
         Raises `UsageError` for what does not exist, or what this user may not have; `ProgramError`; `Stopped`.
         """
         from gitlab_backup.operations.run import checked_rate
 
         limit = checked_rate(None if self.rate_limit is None else parse_size(self.rate_limit.removesuffix("/s")))
+        if self.max_silence is not None:
+            session.max_silence = _seconds(self.max_silence)
         if self.nice is not None:
             _take_nice(self.nice)
         if self.ionice is not None:
             _take_ionice(self.ionice, session)
         return limit
+
+
+def _seconds(text: str) -> float | None:
+    from gitlab_backup.retention import parse_span
+
+    return None if text.strip().lower() in {"0", "none"} else parse_span(text).total_seconds() or None
 
 
 def _take_nice(nice: int) -> None:
@@ -114,6 +125,15 @@ prioritised = in_place_of(
             typer.Option(
                 metavar="SIZE",
                 help="Read no more than so much in a second: 50M, 1G. Default: no limit.",
+                show_default=False,
+                rich_help_panel=_PANEL,
+            ),
+        ],
+        "max_silence": Annotated[
+            str | None,
+            typer.Option(
+                metavar="SPAN",
+                help="End a program that has been silent for so long: 36h, 2d; none: never. Default: 12h.",
                 show_default=False,
                 rich_help_panel=_PANEL,
             ),

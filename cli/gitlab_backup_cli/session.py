@@ -13,6 +13,7 @@ from attrs import define, field
 
 from gitlab_backup.errors import CancelledError
 from gitlab_backup.store import BackupStore
+from gitlab_backup.streams.cancel import MAX_SILENCE
 
 from .help import INSTALLATION
 from .settings import Settings
@@ -56,6 +57,8 @@ class Session:
     signals: Signals
     left: str | None = None
     """What a cancelled operation leaves, for its user. The operation may change it as it goes on."""
+    max_silence: float | None = MAX_SILENCE
+    """How many seconds programs may be silent; None: as long as they like."""
     settings: Settings = field(factory=Settings)
     """What a file and the environment say about options."""
     sources: dict[str, str] = field(factory=dict)
@@ -115,7 +118,7 @@ class Session:
     def cancelling(self, *, left: str | None = None) -> Iterator[Cancellation]:
         """Have signals cancel what the block does; `left` tells the user what is left of it then."""
         self.left = left
-        cancel = self.signals.operation()
+        cancel = self.signals.operation(max_silence=self.max_silence)
         try:
             yield cancel
         except CancelledError as error:

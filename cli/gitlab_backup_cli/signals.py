@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 from gitlab_backup.errors import ExitStatus
-from gitlab_backup.streams.cancel import Cancellation
+from gitlab_backup.streams.cancel import MAX_SILENCE, Cancellation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,12 +58,12 @@ class Signals:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
-    def operation(self) -> Cancellation:
-        """Have the signals cancel an operation from now on, however often they come.
+    def operation(self, *, max_silence: float | None = MAX_SILENCE) -> Cancellation:
+        """Have the signals cancel an operation from now on, however often they come; see `Cancellation`.
 
         That also holds for what comes after it, so that the result of an operation that was not cancelled is told.
         """
-        self._operation = Cancellation()
+        self._operation = Cancellation(max_silence=max_silence)
         return self._operation
 
     @contextmanager

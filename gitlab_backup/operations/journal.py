@@ -207,7 +207,7 @@ def _each(steps: list[Step], act: Callable[[Step], Callable[[RestoreJob, dict[st
     problems = []
     for step in steps:
         # What puts things right is not to be stopped by the request that made it necessary.
-        step.job.cancel = Cancellation()
+        step.job.cancel = Cancellation(max_silence=step.job.cancel.max_silence)
         try:
             act(step)(step.job, step.facts)
         except (GitLabBackupError, OSError) as error:

@@ -314,7 +314,7 @@ def _check(path: Path, instance: Instance, choice: RestoreChoice, tell: Telling,
     secrets = same_secrets(documents.manifest, instance)
     if any(component.id == "db" for component in components):
         notes.append(about_secrets(instance, same=secrets))
-    stop = Cancellation()
+    stop = Cancellation(max_silence=cancel.max_silence)
     if (rate := limiter(choice.rate_limit)) is not None:
         contents.pace = partial(rate.take, cancel=stop)
     steps, tallies, plans = [], {}, {}

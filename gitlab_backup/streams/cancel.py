@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ..errors import CancelledError, ExitStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+
+MAX_SILENCE: Final = 12 * 3600.0
+"""Seconds. No step of a backup takes as long without a word, and a run that hangs has ended before the next night's."""
 
 
 class Cancellation:
@@ -18,7 +22,12 @@ class Cancellation:
     What cannot look (a child process that blocks) registers a callback, which must be quick and must not raise.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_silence: float | None = MAX_SILENCE) -> None:
+        """Have programs that work for this ended, too, when they have read and written nothing for so many seconds.
+
+        None: they may be silent as long as they like.
+        """
+        self.max_silence = max_silence
         # Reentrant, because a signal handler may run in the middle of a method of its own thread.
         self._lock = threading.RLock()
         self._callbacks: list[Callable[[], None]] = []
@@ -52,7 +61,7 @@ class Cancellation:
     @contextmanager
     def part(self) -> Iterator[Cancellation]:
         """Make a cancellation for a part of the work, which a request for the whole reaches."""
-        inner = Cancellation()
+        inner = Cancellation(max_silence=self.max_silence)
         with self.calling(lambda: inner.request(self._status or ExitStatus.INTERRUPTED)):
             yield inner
 

@@ -40,9 +40,6 @@ _LAST_LINES: Final = 10
 """Lines of them that a message shows."""
 _PERSUASION: Final = ((signal.SIGINT, 1.0), (signal.SIGTERM, 4.0))
 """What a program is told when it has to end, and the seconds that it gets for it; then it is killed."""
-SILENCE: Final = 12 * 3600.0
-"""Seconds in which a program that works says, takes or hands out something. No step of a backup is as long as that, and
-a run that hangs has ended before the next night's."""
 _STRAGGLER: Final = 1.0
 """Seconds to wait for the end of stderr, which a daemon that left the process group may hold open for ever."""
 
@@ -81,7 +78,7 @@ def run(
     cancel: Cancellation,
     accept: Collection[int] = (0,),
     timeout: float | None = None,
-    silence: float = SILENCE,
+    silence: float | None = None,
 ) -> Completed:
     """Run a program to its end, moving its output into `stdout`, which is neither finished nor aborted here.
 
@@ -90,10 +87,11 @@ def run(
     that is an error. Where reading it raises, the program is ended without having seen an end of its input.
 
     Raises `ProgramNotFoundError`; `ProgramError` for a status that is not in `accept`, after `timeout` seconds, or when
-    it has read and written nothing for `silence` seconds; `CancelledError` on a request; and what `stdin` and `stdout`
-    raise.
+    it has read and written nothing for `silence` seconds (default: what `cancel` allows); `CancelledError` on a
+    request; and what `stdin` and `stdout` raise.
     """
     cancel.check()
+    silence = cancel.max_silence if silence is None else silence
     with _Bell() as stop:
         running = _Running(program, stdin=stdin, stdout=stdout, stop=stop, timeout=timeout, silence=silence)
         try:
@@ -139,14 +137,14 @@ class _Running:
         stdout: Sink | None,
         stop: _Bell,
         timeout: float | None,
-        silence: float,
+        silence: float | None,
     ) -> None:
         self._program = program
         self._sink = stdout
         self._stop = stop
         self._timeout = timeout
         self._deadline = math.inf if timeout is None else time.monotonic() + timeout
-        self._silence = silence
+        self._silence = math.inf if silence is None else silence
         self._heard = time.monotonic()
         """When it last read or wrote something."""
         self.producer_error: BaseException | None = None
@@ -223,7 +221,8 @@ class _Running:
             if now >= self._heard + self._silence:
                 raise ProgramError(
                     f"{self._program.name} has read and written nothing for {self._silence:g} seconds, and was ended",
-                    hint="It may have waited for a lock, a server or a disk: look at their logs of that time.",
+                    hint="It may have waited for a lock, a server or a disk: look at their logs of that time. If it was"
+                    " at work, give it longer with --max-silence.",
                 )
         if self._stop.fd in ready:
             cancel.check()

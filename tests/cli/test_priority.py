@@ -1,4 +1,4 @@
-"""`--nice`, `--ionice` and `--rate-limit`: what programs inherit, and what is said of a wrong one."""
+"""`--nice`, `--ionice`, `--rate-limit` and `--max-silence`: what programs inherit, and what is said of a wrong one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+from gitlab_backup_cli.priority import Priority
+from gitlab_backup_cli.session import Session
+from gitlab_backup_cli.signals import Signals
+
+from gitlab_backup.streams.cancel import MAX_SILENCE
 
 from .test_backup import replace_program
 
@@ -40,6 +45,7 @@ def test_programs_inherit_it(program: Program, installation: ThrowawayInstallati
         (("--nice", "20"), "must be at most 19", "--help"),
         (("--ionice", "best-effort:8"), "--ionice cannot be 'best-effort:8'", "idle or best-effort"),
         (("--rate-limit", "100"), "cannot work at 100 bytes a second", "50M"),
+        (("--max-silence", "soon"), "'soon' is not a span of time", "36h"),
     ],
 )
 def test_wrong_ones(reader: Program, tmp_path: Path, options: tuple[str, ...], message: str, hint: str) -> None:
@@ -50,6 +56,17 @@ def test_wrong_ones(reader: Program, tmp_path: Path, options: tuple[str, ...], m
     assert message in result.err.splitlines()[0]
     assert hint in result.err.splitlines()[1]
     assert not store.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [(None, MAX_SILENCE), ("36h", 129_600), ("none", None), ("0", None), ("0h", None)]
+)
+def test_how_long_programs_may_be_silent(text: str | None, seconds: float | None) -> None:
+    """What was given is what an operation allows to the programs that it runs."""
+    session = Session(Signals())
+    Priority(nice=None, ionice=None, rate_limit=None, max_silence=text).take(session)
+    with session.cancelling() as cancel:
+        assert seconds == cancel.max_silence
 
 
 @pytest.mark.skipif(shutil.which("setpriv") is None or os.geteuid() != 0, reason="takes a right away, which root may")

@@ -6,6 +6,7 @@ import os
 import shutil
 import threading
 import tracemalloc
+from contextlib import nullcontext
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -122,6 +123,16 @@ def test_a_program_that_is_silent(injected: Injected, script: str, stdin: bytes 
         run(program, stdin=stdin, stdout=_Dropped(), cancel=Cancellation(), silence=0.2)
     assert "lock" in str(caught.value.hint)
     injected("program hangs", "backup")
+
+
+@pytest.mark.parametrize(("max_silence", "ended"), [(0.2, True), (None, False)])
+def test_how_long_a_program_may_be_silent(*, max_silence: float | None, ended: bool) -> None:
+    """What is allowed to an operation is allowed to its parts: to each program of any of them."""
+    seconds = 600 if ended else 1.2
+    program = Program(("/bin/sh", "-c", f"sleep {seconds}"), {"PATH": os.environ["PATH"]})
+    outcome = pytest.raises(ProgramError, match=r"nothing for 0\.2 seconds") if ended else nullcontext()
+    with Cancellation(max_silence=max_silence).part() as cancel, outcome:
+        run(program, cancel=cancel)
 
 
 def test_a_program_that_waits_for_us_is_not_silent() -> None:

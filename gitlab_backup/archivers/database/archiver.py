@@ -54,7 +54,7 @@ class DatabaseArchiver:
 
         The first failure ends the others, and is the one raised.
         """
-        pg_dump, failures = self._pg_dump, Failures()
+        pg_dump, failures = self._pg_dump, Failures(job.cancel.max_silence)
         if pg_dump is None:
             raise RuntimeError("back_up was called before prepare")
 

@@ -11,8 +11,8 @@ from ...streams.cancel import Cancellation
 class Failures:
     """Keeps the first of several failures, and cancels what runs beside it."""
 
-    def __init__(self) -> None:
-        self.cancel = Cancellation()
+    def __init__(self, max_silence: float | None = None) -> None:
+        self.cancel = Cancellation(max_silence=max_silence)
         """Is requested by the first failure."""
         self._lock = threading.Lock()
         self._first: BaseException | None = None

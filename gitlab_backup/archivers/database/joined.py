@@ -213,7 +213,7 @@ def run_joined(
     The first failure ends all programs. Raises as `run` does, and `ComponentError` where a dump is not whole, or a
     table is not in it exactly once.
     """
-    failures, joined = Failures(), JoinedDump(sink, piece)
+    failures, joined = Failures(cancel.max_silence), JoinedDump(sink, piece)
     messages: dict[int, str] = {}
 
     def follow(program: Program, part: _Run) -> None:
