@@ -222,7 +222,8 @@ def whole(target: str, backup: str, details: dict[str, JSON] | None) -> dict[str
 
 def become(uid: int, gid: int) -> None:
     """Go on as another user, who need not be able to read this program."""
-    importlib.import_module("isal.igzip_lib")
+    for name in ("gitlab_backup.streams.gzip", "isal.igzip_lib"):
+        importlib.import_module(name)
     os.setgroups([])
     os.setgid(gid)
     os.setuid(uid)
