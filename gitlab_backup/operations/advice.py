@@ -1,16 +1,22 @@
-"""What the person who restores should know of the secrets, and must still do afterwards."""
+"""What the person who backs up or restores should know, and must still do afterwards."""
 
 from __future__ import annotations
 
 import hashlib
 from typing import TYPE_CHECKING
 
+from ..components import Holder
+from ..errors import DocumentError
+from ..manifest import Manifest
+from .plan import NOT_SELECTED
+
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
     from pathlib import Path
 
     from ..instance import Instance
-    from ..manifest import Manifest
+    from ..store import BackupStore
+    from .plan import PlannedComponent
 
 
 def secrets_digest(instance: Instance) -> str | None:
@@ -49,6 +55,35 @@ def about_config(components: Collection[str]) -> tuple[str, ...]:
     what = "the encrypted columns of the databases beside them" if "db" in components else "encrypted columns"
     warning = f"this backup has the secrets and the keys of GitLab (config): who can read it can read {what}, too"
     return (f"{warning}, so keep it as you would keep them",)
+
+
+def about_missing(store: BackupStore, instance: Instance, planned: Iterable[PlannedComponent]) -> dict[str, str]:
+    """Return a warning for each component that is left out as its directory is missing, but that an earlier backup has.
+
+    A file system that is not mounted looks like that.
+    """
+    missing = {
+        item.component.id: directory.path
+        for item in planned
+        if item.left_out not in {None, NOT_SELECTED}
+        and item.component.holder is Holder.DIRECTORY
+        and not (directory := instance.directory(item.component)).path.exists()
+    }
+    warnings = {}
+    for backup_id in reversed(store.ids()):
+        if not missing:
+            break
+        try:
+            manifest = Manifest.read(store.path / backup_id)
+        except DocumentError:
+            continue
+        for record in manifest.components if manifest is not None else ():
+            if record.id in missing and record.bytes_read:
+                warnings[record.id] = (
+                    f"{missing.pop(record.id)} does not exist, but the backup {backup_id} has what was in it: mount it,"
+                    f" or leave it out with --skip {record.id}"
+                )
+    return warnings
 
 
 def next_steps(

@@ -24,7 +24,7 @@ from ..store import BackupStore
 from ..streams.cancel import Cancellation
 from ..streams.files import FileSink, remove_tree
 from ..version import __version__
-from .advice import about_config, secrets_digest
+from .advice import about_config, about_missing, secrets_digest
 from .base import with_base
 from .journal import recover
 from .plan import NOT_SELECTED, plan
@@ -151,9 +151,13 @@ class _Run:
 
     def components(self, cancel: Cancellation) -> None:
         """Work on all components. A failure of one ends the others, unless they are to keep going."""
+        missing = about_missing(BackupStore(self.instance.backup_path), self.instance, self.planned)
         for item in self.planned:
             if item.left_out is not None:
-                self._record(item, Tally(item.component.id, self.tell), Status.SKIPPED, item.left_out)
+                tally = Tally(item.component.id, self.tell)
+                if item.component.id in missing:
+                    tally.warn(missing[item.component.id])
+                self._record(item, tally, Status.SKIPPED, item.left_out)
         with (
             cancel.part() as stop,
             ThreadPoolExecutor(self.chosen.jobs, thread_name_prefix="codec") as pool,
@@ -176,7 +180,10 @@ class _Run:
 
     def documents(self) -> None:
         """Write manifest, metadata and digests, in this order: each vouches for what is there already."""
-        clean = all(record.status in {Status.COMPLETE, Status.SKIPPED} for record in self.records.values())
+        clean = all(
+            record.status in {Status.COMPLETE, Status.SKIPPED} and not record.warnings
+            for record in self.records.values()
+        )
         backup_id = self.staging.backup_id
         manifest = Manifest(
             tool=Tool(name="gitlab-backup", version=__version__),
