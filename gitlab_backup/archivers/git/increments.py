@@ -2,8 +2,8 @@
 
 An increment on a damaged backup would be worthless, and reading all of a backup would cost as much as making one in
 full. So of each file that is taken over it is checked that `SHA256SUMS` lists it, that it is there, and that it was not
-written to since `SHA256SUMS` was, which is the last of a backup's files. One with a later time is read, and compared
-with its digest; so are manifests and lists of refs where they are read anyway, and what can only be copied. Bytes that
+written to since `SHA256SUMS` was, which is the last of a backup's files. One without an earlier time is read, and
+compared with its digest (times are as coarse as the kernel's clock, 1 to 10 ms); so are manifests and lists of refs where they are read anyway, and what can only be copied. Bytes that
 changed behind the file system's back are found by verifying either backup.
 """
 
@@ -129,7 +129,7 @@ class Base:
             raise CorruptStreamError(f"{name} cannot be read: {error.strerror}") from error
         if not stat.S_ISREG(status.st_mode):
             raise CorruptStreamError(f"{name} is not a file")
-        if status.st_mtime_ns > self._sealed_ns:
+        if status.st_mtime_ns >= self._sealed_ns:
             with self.open(name) as file:
                 while file.read(_PIECE):
                     pass
