@@ -3,8 +3,9 @@
 An increment on a damaged backup would be worthless, and reading all of a backup would cost as much as making one in
 full. So of each file that is taken over it is checked that `SHA256SUMS` lists it, that it is there, and that it was not
 written to since `SHA256SUMS` was, which is the last of a backup's files. One without an earlier time is read, and
-compared with its digest (times are as coarse as the kernel's clock, 1 to 10 ms); so are manifests and lists of refs where they are read anyway, and what can only be copied. Bytes that
-changed behind the file system's back are found by verifying either backup.
+compared with its digest (times are as coarse as the kernel's clock, 1 to 10 ms); so are manifests and lists of refs
+where they are read anyway, and what can only be copied. Bytes that changed behind the file system's back are found by
+verifying either backup.
 """
 
 from __future__ import annotations
