@@ -163,6 +163,22 @@ def write_durably(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     sync_directory(path.parent)
 
 
+def put(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Write or replace a small file of a tree that nobody uses yet: it is synced with all of it.
+
+    One that is there keeps its owner and its mode. Raises `StreamError`.
+    """
+    calls = system()
+    try:
+        fd = calls.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        try:
+            _write_all(fd, memoryview(data))
+        finally:
+            calls.close(fd)
+    except OSError as error:
+        raise failure(path, "cannot be written", error) from error
+
+
 def remove_durably(path: Path) -> None:
     """Remove a file, if it is there; it is gone from the disk when this returns. Raises `StreamError`."""
     try:

@@ -12,6 +12,7 @@ from attrs import define, field
 
 from ...errors import ComponentError, StreamError
 from ...streams.link import link
+from ...streams.system import system
 from ..base import make_private
 from .increments import Taken
 from .layout import MANIFESTS
@@ -34,7 +35,7 @@ def place_of(job: BackupJob, repository: Repository) -> Iterator[None]:
     try:
         make_private(os.path.dirname(manifests))  # noqa: PTH120 - a Path for each of many is slow
         try:
-            os.mkdir(manifests, 0o700)  # noqa: PTH102 - likewise
+            system().mkdir(manifests, 0o700)
         except FileExistsError:
             raise ComponentError("the database names this place a second time") from None
     except OSError as error:

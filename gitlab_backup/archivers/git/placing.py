@@ -19,12 +19,13 @@ import os
 import stat
 import threading
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final
 
 from attrs import field, frozen
 
 from ...errors import ComponentError
-from ...streams.files import remove_durably, remove_tree, sync_directory, sync_tree
+from ...streams.files import FileSink, remove_durably, remove_tree, sync_directory, sync_tree
+from ...streams.system import system
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,8 +51,8 @@ class _Move:
     mtime_ns: int
     """When the lowest directory above that is there already was changed last."""
 
-    def line(self) -> str:
-        return json.dumps([self.relative, self.new, self.missing, self.mtime_ns]) + "\n"
+    def line(self) -> bytes:
+        return f"{json.dumps([self.relative, self.new, self.missing, self.mtime_ns])}\n".encode()
 
     @classmethod
     def of(cls, line: str) -> _Move:
@@ -107,7 +108,7 @@ class Place:
         """Make the directories. Raises `OSError`."""
         for directory in (self.gitaly, self.work, self.new, self.before):
             if directory != self.gitaly or not directory.exists():
-                directory.mkdir(mode=0o700)
+                system().mkdir(directory, 0o700)
                 self.give(directory, 0o700)
 
     def give(self, path: Path, mode: int) -> None:
@@ -127,7 +128,7 @@ class Place:
                 above = above.parent
             mode = stat.S_IMODE(above.stat().st_mode) & 0o777 if missing else 0
             for directory in reversed(missing):
-                directory.mkdir(mode=0o700)
+                system().mkdir(directory, 0o700)
                 self.give(directory, mode)
 
     def repositories(self, check: Callable[[], None]) -> Iterator[str]:
@@ -148,15 +149,20 @@ class Place:
         Where `belongs` is None, everything does.
         """
         planned = self._moves.with_suffix(".incomplete")
-        with planned.open("x", encoding="ascii") as file:
+        lines = FileSink(planned)
+        try:
             for relative in self.repositories(cancel.check) if belongs is not None else ():
                 if belongs is not None and not belongs(relative):
-                    file.write(self._planned(relative, new=False).line())
+                    lines.write(self._planned(relative, new=False).line())
             for relative, new in self._staged():
-                file.write(self._planned(relative, new=new).line())
-            _sync(file)
-        planned.rename(self._moves)
+                lines.write(self._planned(relative, new=new).line())
+            lines.finish()
+        except BaseException:
+            lines.abort()
+            raise
         sync_tree(self.work)
+        system().rename(planned, self._moves)
+        sync_directory(self.work)
         sync_directory(self.gitaly)
         sync_directory(self.storage)
         for move in self._read():
@@ -188,7 +194,7 @@ class Place:
         """Let go of the old ones. Can be called again."""
         if self.kept is not None and self.before.is_dir():
             if any(self.before.iterdir()):
-                self.before.rename(self.gitaly / self.kept)
+                system().rename(self.before, self.gitaly / self.kept)
             sync_directory(self.gitaly)
         self._remove(keep_time=False)
 
@@ -228,23 +234,23 @@ class Place:
         if os.path.lexists(place):
             aside = self.before / move.relative
             self.make_parents(aside)
-            place.rename(aside)
+            system().rename(place, aside)
         if move.new:
             self.make_parents(place)
-            (self.new / move.relative).rename(place)
+            system().rename(self.new / move.relative, place)
 
     def _undo(self, move: _Move) -> None:
         place, new, aside = self.storage / move.relative, self.new / move.relative, self.before / move.relative
         if move.new:
             if not os.path.lexists(new) and os.path.lexists(place):
                 self.make_parents(new)
-                place.rename(new)
+                system().rename(place, new)
             for directory in place.parents[: move.missing]:
                 with suppress(OSError):  # not empty, or never made
                     directory.rmdir()
         if os.path.lexists(aside):
             self.make_parents(place)
-            aside.rename(place)
+            system().rename(aside, place)
 
     def _sync_places(self) -> None:
         sync_tree(self.work)
@@ -261,8 +267,3 @@ class Place:
 def is_repository(path: Path) -> bool:
     """Tell whether `path` is what Gitaly takes for a repository."""
     return (path / "objects").is_dir() and (path / "refs").is_dir() and (path / "HEAD").is_file()
-
-
-def _sync(file: IO[str]) -> None:
-    file.flush()
-    os.fsync(file.fileno())

@@ -12,8 +12,9 @@ from typing import IO, TYPE_CHECKING, BinaryIO, Final, cast
 from attrs import frozen
 
 from ...errors import ComponentError, CorruptStreamError, StreamError
-from ...streams.files import remove_tree
+from ...streams.files import FileSink, put, remove_tree
 from ...streams.process import run
+from ...streams.system import system
 from ...streams.tar import extract
 from .bundle import BundleReader, is_empty_pack
 from .hooks import NAME as HOOKS
@@ -83,9 +84,9 @@ class Builder:
     def _skeleton(self, target: Path, object_format: str) -> None:
         """Make what `git init` makes, without running it for each."""
         for below in ("", "objects", "objects/info", "objects/pack", "refs", "refs/heads", "refs/tags"):
-            (target / below).mkdir(mode=0o700)
-        (target / "config").write_bytes(self.configurations[object_format])
-        (target / "HEAD").write_bytes(f"ref: {_FALLBACK_HEAD}\n".encode())
+            system().mkdir(target / below, 0o700)
+        put(target / "config", self.configurations[object_format])
+        put(target / "HEAD", f"ref: {_FALLBACK_HEAD}\n".encode())
         self._give_all(target)
 
     def _give_all(self, top: Path) -> None:
@@ -156,12 +157,17 @@ class Builder:
                 spool.write(oid + b" " + name + b"\n")
                 count += 1
         if count:
-            with (target / "packed-refs").open("xb") as file:
+            packed = FileSink(target / "packed-refs", mode=0o644)
+            try:
                 # Not `peeled`: what annotated tags point to is found out by git when it is asked.
-                file.write(b"# pack-refs with: sorted \n")
+                packed.write(b"# pack-refs with: sorted \n")
                 spool.seek(0)
                 while piece := spool.read(1 << 16):
-                    file.write(piece)
+                    packed.write(piece)
+                packed.finish()
+            except BaseException:
+                packed.abort()
+                raise
         return head_oid, count
 
     def _head(self, target: Path, relative: str, manifest: RepositoryManifest, head_oid: bytes | None) -> None:
@@ -178,7 +184,7 @@ class Builder:
                     f"{self.place.storage}/{relative}: the backup does not say what HEAD was; it is {_FALLBACK_HEAD}"
                 )
             return
-        (target / "HEAD").write_bytes(content)
+        put(target / "HEAD", content)
 
     def _check(
         self, target: Path, manifest: RepositoryManifest, spool: IO[bytes], head_oid: bytes | None, count: int
@@ -216,7 +222,7 @@ class Builder:
             # They are run as the owner of the storage, and belong to it whoever that was on another machine.
             self._give_all(aside)
             if names:
-                (aside / HOOKS).rename(target / HOOKS)
+                system().rename(aside / HOOKS, target / HOOKS)
         finally:
             remove_tree(aside)
 

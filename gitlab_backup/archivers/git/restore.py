@@ -14,13 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from attrs import define, field
 
 from ...errors import CancelledError, ComponentError, GitLabBackupError, ProgramNotFoundError, RefusedError
-from ...streams.files import sync_tree
+from ...streams.files import FileSink, sync_tree
 from ...streams.process import run
+from ...streams.system import system
 from ..base import RestorePlan
 from ..wanted import notes_on_selection, removes_others
 from .layout import OBJECT_FORMATS
@@ -104,11 +105,14 @@ class GitRestore:
                 for object_format in OBJECT_FORMATS:
                     if object_format not in configurations:
                         configurations[object_format] = _configuration(git, place, object_format, stop)
-                work.lists[name] = stack.enter_context(place.staged.open("x", encoding="ascii"))
+                work.lists[name] = FileSink(place.staged)
+                stack.callback(work.lists[name].abort)
                 work.builders[name] = Builder(
                     job=job, git=git, account=account, place=place, cancel=stop, configurations=configurations
                 )
             work.run()
+            for listed in work.lists.values():
+                listed.finish()
         for place in places.values():
             sync_tree(place.work)
         work.judge()
@@ -148,7 +152,7 @@ class _Work:
     targets: Targets
     stop: Cancellation
     builders: dict[str, Builder] = field(factory=dict)
-    lists: dict[str, IO[str]] = field(factory=dict)
+    lists: dict[str, FileSink] = field(factory=dict)
     failed: list[str] = field(factory=list)
     done: int = 0
     _lock: threading.Lock = field(factory=threading.Lock)
@@ -206,7 +210,7 @@ class _Work:
             return
         with self._lock:
             self.done += 1
-            self.lists[storage].write(json.dumps([relative, new]) + "\n")
+            self.lists[storage].write(f"{json.dumps([relative, new])}\n".encode())
 
 
 def _number(error: BaseException | None) -> int | None:
@@ -218,7 +222,7 @@ def _number(error: BaseException | None) -> int | None:
 def _configuration(git: Git, place: Place, object_format: str, cancel: Cancellation) -> bytes:
     """Return the configuration that git gives a new repository of a format, there."""
     template = place.work / f"template-{object_format}"
-    template.mkdir(mode=0o700)
+    system().mkdir(template, 0o700)
     place.give(template, 0o700)
     account = account_for(place.storage)
     arguments = ("init", "--bare", "--quiet", "--template=", f"--object-format={object_format}")
