@@ -19,6 +19,7 @@ from ..manifest import FILE_NAME as MANIFEST_NAME
 from ..manifest import Manifest
 from ..metadata import FILE_NAME as METADATA_NAME
 from ..metadata import Metadata
+from ..streams.ahead import read_ahead
 from ..streams.cache import forget, is_cached
 from ..streams.codec import NoneCodec, codec_for, codec_that_made
 from ..streams.profile import DIGESTING, READING, Clock
@@ -110,14 +111,14 @@ class Contents:
         return cast("BinaryIO", io.BufferedReader(_DigestedFile(descriptor, name, self, count), _CHUNK))
 
     def open_stream(self, name: str, count: Callable[[int], None] | None = None) -> BinaryIO:
-        """Open a file through the codec that its suffix says.
+        """Open a file through the codec that its suffix says. It is read and uncompressed by another thread.
 
         Raises `PluginError` where that suffix says nothing, and the codec of the backup cannot be used.
         """
         codec = codec_for(name)
         if isinstance(codec, NoneCodec) and self.compression is not None:
             codec_that_made(self.compression)
-        return codec.reader(self.open(name, count))
+        return read_ahead(codec.reader(self.open(name, count)))
 
     def digest(self, name: str, cancel: Cancellation) -> None:
         """Read a file for its digest alone."""
