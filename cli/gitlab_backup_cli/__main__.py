@@ -11,8 +11,11 @@ from .output import close_streams, prepare_streams, write
 from .signals import Signals
 
 PROGRAM = "gitlab-backup-cli"
-_M_ARENA_MAX = -8
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 """From `malloc.h` of the GNU C library."""
+_LARGEST_PIECE = 32 << 20
+_KEPT = 64 << 20
+"""Bytes of free memory that are not given back to the system."""
 
 
 def run(arguments: list[str]) -> int:
@@ -42,7 +45,7 @@ def _dispatch(arguments: list[str], signals: Signals) -> int:
     from .session import Session
     from .settings import name_variables
 
-    _save_address_space()
+    _tune_memory()
     # What was imported stays to the end: without this, each look for garbage would go through all of it.
     gc.freeze()
 
@@ -58,7 +61,7 @@ def _dispatch(arguments: list[str], signals: Signals) -> int:
     return start()
 
 
-def _save_address_space() -> None:
+def _tune_memory() -> None:
     """Have the threads share two heaps: each would reserve 64 MiB of its own, and few of its bytes would ever be used.
 
     It matters where address space is limited: setrlimit(2), RLIMIT_AS. See mallopt(3), M_ARENA_MAX; other C
@@ -68,6 +71,9 @@ def _save_address_space() -> None:
 
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
         mallopt(_M_ARENA_MAX, 2)
+        # Pieces of streams, which are large, are used again: to give each back would cost page faults for the next.
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST_PIECE)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT)
 
 
 def main() -> None:

@@ -64,19 +64,19 @@ def test_everything_is_backed_up(installation: ThrowawayInstallation) -> None:
 
 
 def test_a_directory_that_has_gone(installation: ThrowawayInstallation) -> None:
-    """Where a backup has what was in a directory that is no longer there, every later one warns, until it is skipped."""
+    """Where a backup has what was in a directory that is no longer there, later ones warn, until it is skipped."""
     uploads = installation.directories["uploads"]
     before = Backup.create(installation.instance(), only=SMALL)
     uploads.rename(uploads.with_name("elsewhere"))
     expected = (
-        f"{uploads} does not exist, but the backup {before.id} has what was in it: mount it,"
-        " or leave it out with --skip uploads",
+        f"{uploads} does not exist, but the backup {before.id} has what was in it: "
+        "mount it, or leave it out with --skip uploads"
     )
     for _ in range(2):
         later = Backup.create(installation.instance(), only=SMALL)
         assert later.manifest is not None
         (record,) = (each for each in later.manifest.components if each.id == "uploads")
-        assert (Status.SKIPPED, expected) == (record.status, record.warnings)
+        assert (Status.SKIPPED, (expected,)) == (record.status, record.warnings)
         assert later.state is BackupState.COMPLETE_WITH_WARNINGS
         assert not later.verify().damages
     assert Backup.create(installation.instance(), only=SMALL, skip=["uploads"]).state is BackupState.COMPLETE
