@@ -304,7 +304,15 @@ def _check(path: Path, instance: Instance, choice: RestoreChoice, tell: Telling,
     if "repositories" in chosen:
         check_selection(choice.options.repositories.selection, instance, replaces_database="db" in chosen)
     if choice.verify:
-        found = verify(path, only=chosen, jobs=choice.jobs, rate_limit=choice.rate_limit, observer=tell, cancel=cancel)
+        found = verify(
+            path,
+            only=chosen,
+            jobs=choice.jobs,
+            rate_limit=choice.rate_limit,
+            once=False,
+            observer=tell,
+            cancel=cancel,
+        )
         if found.damages:
             raise damaged(path, [f"{damage.file}: {damage.problem}" for damage in found.damages])
         if not found.has_checksums:

@@ -46,19 +46,21 @@ def verify(
     only: Collection[str] | None = None,
     jobs: int | None = None,
     rate_limit: int | None = None,
+    once: bool = True,
     observer: Observer = ignore,
     cancel: Cancellation | None = None,
 ) -> Verification:
     """Read every file of the backup at `path` once: compare its digest, and check its structure on the way.
 
     With `only`, the files of these components, and the documents; with `rate_limit`, at most so many bytes a second.
+    What is read is not left in the page cache, unless it is to be read again (`once=False`).
     Damage is returned, not raised. Raises `CancelledError`, and `UsageError` for such a limit.
     """
     cancel = cancel or Cancellation()
     jobs = jobs or default_jobs()
     rate = limiter(checked_rate(rate_limit))
     tell = Telling(observer)
-    contents = Contents.of(path, once=True)
+    contents = Contents.of(path, once=once)
     documents = Documents.read(contents)
     components = [c for c in components_of(contents, documents.manifest) if only is None or c.id in only]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from gitlab_backup import Backup
 from gitlab_backup.streams.cache import WINDOW, forget, is_cached
 from gitlab_backup.streams.cancel import Cancellation
 from gitlab_backup.streams.files import FileSink
@@ -16,6 +17,8 @@ from .codec_conformance import Memory
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.support.installation import ThrowawayInstallation
 
 SIZES = {"empty": 0, "small": 10_000, "large": 5 << 20}
 
@@ -77,3 +80,18 @@ def test_what_is_written_goes_to_disk(tree: Path) -> None:
         assert not is_cached(file.fileno(), 0)
     sink.finish()
     assert 3 * WINDOW == (tree / "new").stat().st_size
+
+
+def test_what_is_read_again_stays(installation: ThrowawayInstallation) -> None:
+    """A verification leaves nothing of a backup in the page cache; that of a restore does, which reads it again."""
+    backup = Backup.create(installation.instance(), only=["uploads"])
+    archive = backup.path / "uploads.tar.gz"
+    drop(archive)
+    if cached(archive):
+        pytest.skip("this file system keeps all files in memory")
+    drop(archive)  # to look has begun to read it
+    assert not backup.verify().damages
+    after_verify = cached(archive)
+    drop(archive)
+    backup.restore(installation.instance(), only=["uploads"], dry_run=True)
+    assert (False, True) == (after_verify, cached(archive))
