@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tomllib
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -58,6 +59,23 @@ class Increments(GitalyBench):
         return ["-incremental" in run["arguments"] for run in self.runs if run["arguments"][0] == "create"]
 
 
+class Clock(datetime):
+    """A clock that goes on by a second whenever it is read: no two backups have one id."""
+
+    at = datetime(2026, 11, 11, tzinfo=UTC)
+
+    @classmethod
+    def now(cls, tz: object = None) -> datetime:  # type: ignore[override]  # noqa: ARG003
+        cls.at += timedelta(seconds=1)
+        return cls.at
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> type[Clock]:
+    monkeypatch.setattr("gitlab_backup.operations.create.datetime", Clock)
+    return Clock
+
+
 @pytest.fixture
 def bench(cluster: Cluster, database: str, tmp_path: Path) -> Increments:
     made = Increments(cluster, database, tmp_path)
@@ -98,6 +116,23 @@ def test_every_version(bench: Increments, version: str) -> None:
     third = bench.create()
     assert 3 == len(manifest(bench, third, changed)["steps"])
     assert state(changed) == bench.restored(bench.alone(third), changed)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_id_that_comes_again(bench: Increments, clock: type[Clock], version: str) -> None:
+    """The clock was set back to a removed backup of which the base still has files: nothing is built upon those."""
+    bench.version = version
+    path = bench.ordinary(1)
+    began = clock.at
+    first = bench.create()
+    commit(path, "refs/heads/main", "second", parent=git(path, "rev-parse", "main").decode().strip())
+    base = bench.alone(bench.create())
+    clock.at = began
+    backup = bench.create()
+    assert first.id == backup.id != base.id
+    assert () == base.verify().damages
+    assert 1 == len(manifest(bench, bench.alone(backup), path)["steps"])
+    assert state(path) == bench.restored(backup, path)
 
 
 @pytest.mark.parametrize("version", ["16.10.0", "17.2.9"])

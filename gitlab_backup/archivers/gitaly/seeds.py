@@ -72,7 +72,7 @@ class Seeds:
         files = Files(self.job)
         try:
             earlier = self.base.earlier(request.storage, request.relative_path)
-            if earlier is None:
+            if earlier is None or self._is_in_the_way(request, earlier):
                 return
             content = self.base.read(earlier.manifest_name)
             files.take(self.base, earlier.names)
@@ -92,6 +92,14 @@ class Seeds:
             sink.write(content)
             sink.finish()
         self._open[request.storage, request.relative_path] = _Seed(earlier, files, copies)
+
+    def _is_in_the_way(self, request: Request, earlier: Earlier) -> bool:
+        """Return whether a step of the base has the id of this backup, as when the clock was set back since.
+
+        The program would write beside the files that were taken over, or into them, which are the base's as well.
+        """
+        directory = f"{self.base.destination}/{request.storage}/{request.relative_path}/{self.job.backup_id}/"
+        return any(name.startswith(directory) for name in earlier.names)
 
     def settle(self, request: Request, state: str) -> bool:
         """Take what became of a repository; return whether it has to be backed up once more. It is in `again` then."""
