@@ -149,11 +149,15 @@ class BackupJob:
 
 def make_private(directory: Path | str) -> None:
     """Make a private directory, and those above it: what `mkdir` makes on the way has the mode of the umask."""
-    if os.path.isdir(directory):  # noqa: PTH112 - a Path for each of many is slow
-        return
-    make_private(os.path.dirname(directory))  # noqa: PTH120 - likewise
-    with suppress(FileExistsError):  # made by another thread
+    # No look whether it is there: the attempt says so, and costs as little.
+    try:
         system().mkdir(directory, 0o700)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        make_private(os.path.dirname(directory))  # noqa: PTH120 - a Path for each of many is slow
+        with suppress(FileExistsError):  # made by another thread
+            system().mkdir(directory, 0o700)
     os.chmod(directory, 0o700)  # noqa: PTH101 - likewise
 
 
