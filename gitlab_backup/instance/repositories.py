@@ -8,6 +8,7 @@ Where a repository lies is said by the table that keeps track of it, or follows 
 from __future__ import annotations
 
 import hashlib
+import re
 from enum import Enum
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -48,9 +49,12 @@ class Repository:
     """Its directory below that of the storage, with `.git`. Safe to be joined to it: relative, without `..`."""
     project_path: str
     """How GitLab names it (`group/project.wiki`). For people only."""
-    always_create: bool
-    """Whether a restore has to make it where the backup has none: GitLab expects projects' repositories to exist."""
     kind: RepositoryKind
+
+    @property
+    def always_create(self) -> bool:
+        """Whether a restore has to make it where the backup has none: GitLab expects those of projects to exist."""
+        return self.kind is RepositoryKind.PROJECT
 
 
 _Made: TypeAlias = "tuple[RepositoryKind, str | None, str, str]"
@@ -224,6 +228,8 @@ def _hashed(prefix: str, number: int) -> str:
     return f"{prefix}/{digest[:2]}/{digest[2:4]}/{digest}"
 
 
+_HASHED: Final = re.compile(r"@[a-z]{1,20}/[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{64}(?:\.wiki|\.design)?\.git")
+"""Where nearly all repositories lie."""
 _LONGEST_NAME: Final = 240
 _LONGEST_PATH: Final = 1024
 """Bytes. They leave room for what is put before and behind below NAME_MAX (255) and PATH_MAX (4096)."""
@@ -247,13 +253,12 @@ def _problem(storage: str | None, path: str) -> str | None:
 
 def _repository(made: _Made, rejected: Callable[[str], None]) -> Repository | None:
     kind, storage, path, name = made
-    if problem := _problem(storage, path):
+    if not (storage and _HASHED.fullmatch(path)) and (problem := _problem(storage, path)):
         rejected(f"{name} ({kind.value}): {problem}")
         return None
     return Repository(
         storage=storage or "",
         relative_path=path,
         project_path=name,
-        always_create=kind is RepositoryKind.PROJECT,
         kind=kind,
     )

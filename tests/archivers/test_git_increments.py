@@ -309,7 +309,7 @@ def test_a_base_on_another_file_system_is_copied(bench: IncrementBench, reposito
     try:
         backup = bench.create(evolve(INCREMENTAL, base=elsewhere))
         details = details_of(backup)
-        assert ((0, 0, 1), 4, None) == (kinds(backup), details["copied_files"], details.get("linked_files"))
+        assert ((0, 0, 1), 8, None) == (kinds(backup), details["copied_files"], details.get("linked_files"))
         (bundle,) = elsewhere.glob("repositories/default/one.git/*/001.bundle")
         old = bundle.stat()
         bundle.write_bytes(bundle.read_bytes()[:-1] + b"\0")

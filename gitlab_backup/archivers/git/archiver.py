@@ -180,12 +180,11 @@ class _Work:
 
     def _one(self, repository: Repository) -> None:
         storage = self.storages[repository.storage]
-        place = storage.path / repository.relative_path
         try:
             try:
                 outcome = back_up_repository(self.job, self.git, repository, storage, self.base)
             except (ComponentError, ProgramError, OSError):
-                if place.exists():
+                if (storage.path / repository.relative_path).exists():
                     raise
                 # It was removed while it was read: as good as never there.
                 outcome = back_up_repository(self.job, self.git, repository, storage, self.base)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from ...errors import CorruptStreamError, ProgramError
-from .files import Files, place_of
+from .files import Files
 from .increment import NothingSharedError, write_increment
+from .quick import quick_refs
 from .repository import LocalRepository
 from .writing import Outcome, Writing
 
@@ -45,19 +46,18 @@ def back_up_repository(
     the backup cannot be written.
     """
     local = LocalRepository(
-        path=storage.path / repository.relative_path,
+        path=f"{storage.path}/{repository.relative_path}",
         account=storage.account,
         git=git,
         cancel=job.cancel,
         spool_directory=job.root,
     )
-    with place_of(job, repository):
-        exists = local.exists()
-        with Files.of(job) as files:
-            writing = Writing(job=job, repository=repository, local=local, files=files)
-            if not exists:
-                return writing.missing()
-            return _incremental(writing, base) or writing.full()
+    with Files.of(job, repository) as files:
+        quick = quick_refs(local.path)
+        writing = Writing(job=job, repository=repository, local=local, files=files, quick=quick)
+        if quick is None and not local.exists():
+            return writing.missing(base)
+        return _incremental(writing, base) or writing.full()
 
 
 def _incremental(writing: Writing, base: Base | None) -> Outcome | None:

@@ -26,31 +26,17 @@ if TYPE_CHECKING:
     from .increments import Base
 
 
-@contextmanager
-def place_of(job: BackupJob, repository: Repository) -> Iterator[None]:
-    """Make the directory of a repository's manifests, which also keeps a second row of the same path out."""
-    parts = f"{repository.storage}/{repository.relative_path}"
-    root = f"{job.root}/{job.component.destination}"
-    manifests = f"{root}/{MANIFESTS}/{parts}"
+def _make_new(directory: str) -> None:
     try:
-        make_private(os.path.dirname(manifests))  # noqa: PTH120 - a Path for each of many is slow
         try:
-            system().mkdir(manifests, 0o700)
-        except FileExistsError:
-            raise ComponentError("the database names this place a second time") from None
+            system().mkdir(directory, 0o700)
+        except FileNotFoundError:
+            make_private(os.path.dirname(directory))  # noqa: PTH120 - a Path for each of many is slow
+            system().mkdir(directory, 0o700)
+    except FileExistsError:
+        raise ComponentError("the database names this place a second time") from None
     except OSError as error:
-        raise StreamError(f"the directory {manifests} cannot be made: {error.strerror}") from error
-    try:
-        yield
-    except BaseException:
-        # Only what is this repository's own and empty: others may be making theirs beside it.
-        with suppress(OSError):
-            for step in Path(root, parts).iterdir():
-                step.rmdir()
-        for directory in (manifests, f"{root}/{parts}"):
-            with suppress(OSError):
-                os.rmdir(directory)  # noqa: PTH106 - likewise
-        raise
+        raise StreamError(f"the directory {directory} cannot be made: {error.strerror}") from error
 
 
 @define
@@ -64,13 +50,29 @@ class Files:
 
     @classmethod
     @contextmanager
-    def of(cls, job: BackupJob) -> Iterator[Files]:
-        """Give up, at the end of the block, what was not finished in it."""
+    def of(cls, job: BackupJob, repository: Repository) -> Iterator[Files]:
+        """Make the directory of a repository's manifests, which also keeps a second row of the same path out.
+
+        At the end of the block, what was not finished in it is given up; where it fails, with the directories.
+        """
+        parts = f"{repository.storage}/{repository.relative_path}"
+        root = f"{job.root}/{job.component.destination}"
+        manifests = f"{root}/{MANIFESTS}/{parts}"
+        _make_new(manifests)
         files = cls(job)
         try:
             yield files
-        finally:
-            files.discard()  # does nothing to those that are finished
+        except BaseException:
+            files.discard()
+            # Only what is this repository's own and empty: others may be making theirs beside it.
+            with suppress(OSError):
+                for step in Path(root, parts).iterdir():
+                    step.rmdir()
+            for directory in (manifests, f"{root}/{parts}"):
+                with suppress(OSError):
+                    os.rmdir(directory)  # noqa: PTH106 - a Path for each of many is slow
+            raise
+        files.discard()  # does nothing to those that are finished
 
     def create(self, relative: str) -> Sink:
         """Create a file, relative to the directory of the component."""
@@ -89,15 +91,18 @@ class Files:
             self.open.remove(sink)
             raise
 
-    def take(self, base: Base, names: Iterable[str], target: str | None = None) -> None:
-        """Take files of the base over, under the same names, or one as `target`."""
+    def take(self, base: Base, names: Iterable[str]) -> None:
+        """Take files of the base over, under the same names."""
         directory = ""
         for name in names:
-            new = target or name
-            if directory != (directory := new.rpartition("/")[0]):
+            if directory != (directory := name.rpartition("/")[0]):
                 self.made.append(f"{self.job.root}/{directory}")
                 make_private(self.made[-1])
-            self.open.append(Taken.take(self.job, base, name, new))
+            self.open.append(Taken.take(self.job, base, name, name, base.check(name)))
+
+    def take_read(self, base: Base, name: str, size: int, target: str) -> None:
+        """Take a file of the base that was just read (`size` bytes) over as `target`, whose directory is there."""
+        self.open.append(Taken.take(self.job, base, name, target, size))
 
     def discard(self) -> None:
         """Give up all files so far."""
@@ -128,5 +133,9 @@ class Files:
         """Count all files as written."""
         for file in self.open:
             file.finish()
+        taken = [file for file in self.open if isinstance(file, Taken)]
+        if taken:
+            self.job.progress(0, sum(file.size for file in taken))
+            taken[0].base.took(taken)
         self.open.clear()
         self.made.clear()

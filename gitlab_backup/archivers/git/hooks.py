@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 
@@ -14,19 +14,17 @@ from ...streams.tar.access import open_at
 from ...streams.tar.entry import EntryWriter
 from ...streams.tar.report import Notes, display
 from ...streams.tar.writer import TarWriter
+from .quick import HOOKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from ...streams.cancel import Cancellation
     from ...streams.sink import Sink
 
-NAME: Final = "custom_hooks"
-
 
 def write_hooks(
-    repository: Path, create: Callable[[], Sink], *, cancel: Cancellation, warn: Callable[[str], None]
+    repository: str, create: Callable[[], Sink], *, cancel: Cancellation, warn: Callable[[str], None]
 ) -> bool:
     """Archive the directory `custom_hooks` of `repository`, where it has one, into the sink that `create` returns.
 
@@ -38,13 +36,13 @@ def write_hooks(
     directory = os.open(repository, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         try:
-            os.stat(NAME, dir_fd=directory, follow_symlinks=False)
+            os.stat(HOOKS, dir_fd=directory, follow_symlinks=False)
         except FileNotFoundError:
             return False
         writer = TarWriter(create())
         try:
             notes = Notes()
-            _Walk(EntryWriter(writer, cancel, notes), warn).add(directory, NAME.encode(), NAME.encode())
+            _Walk(EntryWriter(writer, cancel, notes), warn).add(directory, HOOKS.encode(), HOOKS.encode())
             for unreadable in notes.unreadable.values():
                 warn(f"{unreadable.name} cannot be read: {unreadable.reason}")
             for name in notes.stripped:

@@ -11,7 +11,6 @@ from .bundle import opening
 from .hooks import write_hooks
 from .layout import read_refs
 from .lines import Lines
-from .quick import quick_refs
 from .writing import Outcome
 
 if TYPE_CHECKING:
@@ -35,11 +34,14 @@ def write_increment(writing: Writing, earlier: Earlier) -> Outcome:
     """
     hooks = _Digest()
     left_out: list[str] = []
-    there = write_hooks(writing.local.path, lambda: hooks, cancel=writing.job.cancel, warn=left_out.append)
+    quick = writing.quick
+    there = (quick is None or quick.hooks) and write_hooks(
+        writing.local.path, lambda: hooks, cancel=writing.job.cancel, warn=left_out.append
+    )
     same_hooks = (hooks.sha256.hexdigest() if there else None) == earlier.hooks_sha256
-    if same_hooks and not left_out:
-        quick = quick_refs(str(writing.local.path))
-        if quick is not None and _digest([quick.text]) == earlier.refs_sha256 and _leads(quick.head, earlier):
+    if same_hooks and not left_out and quick is not None:
+        same_refs = hashlib.sha256(quick.text).hexdigest() == earlier.refs_sha256
+        if same_refs and _leads(quick.head, earlier):
             return _unchanged(writing, earlier)
     with closing(writing.local.refs()) as refs:
         same_refs = _digest(refs.lines(head_first=True)) == earlier.refs_sha256
@@ -89,11 +91,8 @@ def _earlier_oids(earlier: Earlier) -> Iterator[bytes]:
 
 def _unchanged(writing: Writing, earlier: Earlier) -> Outcome:
     """Take over all that the base has of a repository, its manifest under the new id."""
-    base, files = earlier.base, writing.files
-    files.take(base, earlier.names)
-    for name in writing.manifest_names():
-        files.take(base, [earlier.manifest_name], f"{base.destination}/{name}")
-    files.finish()
+    writing.files.take(earlier.base, earlier.names)
+    writing.take_manifest(earlier.base, earlier.manifest_name, earlier.manifest_size)
     return Outcome.UNCHANGED
 
 

@@ -28,7 +28,7 @@ from ...streams.link import link
 from .layout import RepositoryManifest, Step, manifest_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from ..base import JSON, BackupJob
@@ -38,6 +38,8 @@ MOST_STEPS: Final = 30
 _EMPTY: Final = hashlib.sha256().hexdigest()
 """The digest of an empty list of refs."""
 _PIECE: Final = 1 << 20
+_MOST_MANIFESTS: Final = 1 << 14
+"""Bytes that most manifests have at most: to be asked for more than there is would take memory for it."""
 _LARGEST_MANIFEST: Final = 16 << 20
 """Bytes; a step takes less than a kibibyte."""
 
@@ -77,12 +79,12 @@ class Base:
         """The id of that backup."""
         return self.directory.name
 
-    def took(self, file: Taken) -> None:
-        """Count a file that was taken over."""
-        kind = "linked" if file.linked else "copied"
+    def took(self, files: Iterable[Taken]) -> None:
+        """Count files that were taken over."""
         with self._lock:
-            self._taken[f"{kind}_files"] += 1
-            self._taken[f"{kind}_bytes"] += file.size
+            for file in files:
+                self._taken["linked_files" if file.linked else "copied_files"] += 1
+                self._taken["linked_bytes" if file.linked else "copied_bytes"] += file.size
 
     def details(self) -> dict[str, JSON]:
         """Return what the manifest should say: its id, and how much was taken over from it, and how."""
@@ -97,8 +99,9 @@ class Base:
         name = f"{self.destination}/{manifest_path(storage, relative_path, self.backup_id)}"
         if name not in self.digests:
             return None
+        content = self.read(name)
         try:
-            manifest = RepositoryManifest.from_toml(self.read(name))
+            manifest = RepositoryManifest.from_toml(content)
         except CorruptStreamError as error:
             raise CorruptStreamError(f"{name} {error.message}") from None
         if manifest.empty or manifest.non_existent or len(manifest.steps) >= MOST_STEPS:
@@ -115,8 +118,18 @@ class Base:
         for file in names:
             if file not in self.digests:
                 raise CorruptStreamError(f"{file} is missing: {name} names it")
-        earlier = Earlier(base=self, manifest=manifest, manifest_name=name, names=tuple(names))
+        earlier = Earlier(
+            base=self, manifest=manifest, manifest_name=name, manifest_size=len(content), names=tuple(names)
+        )
         return None if earlier.refs_sha256 == _EMPTY else earlier
+
+    def absent(self, storage: str, relative_path: str) -> tuple[str, int] | None:
+        """Return the name and the size of the manifest that says that a repository did not exist; None without one."""
+        name = f"{self.destination}/{manifest_path(storage, relative_path, self.backup_id)}"
+        with suppress(CorruptStreamError):
+            if name in self.digests and RepositoryManifest.from_toml(content := self.read(name)).non_existent:
+                return name, len(content)
+        return None
 
     def check(self, name: str) -> int:
         """Return the size of a file, in bytes.
@@ -140,7 +153,10 @@ class Base:
         """Return the content of a small file, checked. Raises `CorruptStreamError`."""
         fd = self._descriptor(name)
         try:
-            content = os.read(fd, min(os.fstat(fd).st_size, _LARGEST_MANIFEST))
+            content = os.read(fd, _MOST_MANIFESTS)
+            # Shorter than that is not always all of it, but then its digest is wrong.
+            if len(content) == _MOST_MANIFESTS:
+                content += os.read(fd, _LARGEST_MANIFEST)
         except OSError as error:
             raise CorruptStreamError(f"{name} cannot be read: {error.strerror}") from error
         finally:
@@ -172,6 +188,7 @@ class Earlier:
     base: Base = field(repr=False)
     manifest: RepositoryManifest
     manifest_name: str
+    manifest_size: int
     names: tuple[str, ...]
     """The files of all steps."""
 
@@ -221,18 +238,18 @@ class Taken:
     linked: bool
     _job: BackupJob = field(repr=False)
     _name: str
-    _base: Base = field(repr=False)
+    base: Base = field(repr=False)
     _sha256: str
     _finished: bool = False
 
     @classmethod
-    def take(cls, job: BackupJob, base: Base, source: str, target: str) -> Taken:
-        """Take over the file `source` of `base` as `target`: by a second name, else by a copy.
+    def take(cls, job: BackupJob, base: Base, source: str, target: str, size: int) -> Taken:
+        """Take over the file `source` of `base`, which was checked, as `target`: by a second name, else by a copy.
 
         The directory of `target` must be there. Raises `StreamError` where it cannot be made, and `CorruptStreamError`
         where the file is damaged; see above.
         """
-        sha256, size = base.digests[source], base.check(source)
+        sha256 = base.digests[source]
         if link(f"{base.directory}/{source}", f"{job.root}/{target}"):
             return cls(size, True, job, target, base, sha256)  # noqa: FBT003 - its fields in order
         sink = FileSink(job.root / target)
@@ -248,11 +265,9 @@ class Taken:
         return cls(sink.size, False, job, target, base, sha256)  # noqa: FBT003 - likewise
 
     def finish(self) -> None:
-        """Count it as a file of the backup."""
+        """Name it as a file of the backup; `Files` counts it."""
         self._finished = True
-        self._job.progress(0, self.size)
         self._job.written(self._name, self._sha256)
-        self._base.took(self)
 
     def abort(self) -> None:
         """Remove it, unless it is finished."""

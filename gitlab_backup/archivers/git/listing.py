@@ -8,7 +8,7 @@ import threading
 from collections import Counter
 from typing import IO, TYPE_CHECKING, Final
 
-from attrs import asdict, define, field
+from attrs import define, field
 
 from ...errors import ComponentError, StreamError
 from ...instance.repositories import Repository, RepositoryKind, list_repositories
@@ -56,7 +56,8 @@ class Listing:
             for repository in list_repositories(database, rejected=listing.rejected.append, within=within):
                 cancel.check()
                 listing.storages[repository.storage] += 1
-                file.write(json.dumps({**asdict(repository), "kind": repository.kind.value}) + "\n")
+                values = repository.storage, repository.relative_path, repository.project_path, repository.kind.value
+                file.write(json.dumps(values) + "\n")
             file.seek(0)
         except OSError as error:
             file.close()
@@ -72,8 +73,10 @@ class Listing:
                 line = self._file.readline()
             if not line:
                 return
-            values = json.loads(line)
-            yield Repository(**{**values, "kind": RepositoryKind(values["kind"])})
+            storage, relative_path, project_path, kind = json.loads(line)
+            yield Repository(
+                storage=storage, relative_path=relative_path, project_path=project_path, kind=RepositoryKind(kind)
+            )
 
     def close(self) -> None:
         """Let go of it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from attrs import field, frozen
@@ -12,7 +13,6 @@ from ...streams.process import Program, capture
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from ...instance import Instance
     from ...streams.accounts import Account
@@ -75,11 +75,14 @@ class Git:
         version = output.decode(errors="replace").removeprefix("git version").strip()
         return cls(path=path, version=version, environment=environment)
 
-    def on(self, repository: Path, account: Account | None, *arguments: str) -> Program:
+    def on(self, repository: Path | str, account: Account | None, *arguments: str) -> Program:
         """Return the run of git with `arguments` on a repository, as `account` where one is given."""
         # The directory is named: git neither looks for one above, nor asks who owns it.
         return Program(
-            (self.path, f"--git-dir={repository}", *arguments), self._environment, account=account, directory=repository
+            (self.path, f"--git-dir={repository}", *arguments),
+            self._environment,
+            account=account,
+            directory=Path(repository),
         )
 
 

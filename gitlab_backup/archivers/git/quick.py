@@ -17,6 +17,8 @@ from attrs import frozen
 
 from .layout import OBJECT_FORMATS, is_ref_name
 
+HOOKS: Final = "custom_hooks"
+"""The directory of a repository's own hooks."""
 _STRANGE: Final = frozenset({"commondir", "gitdir", "worktrees", "reftable", "config.worktree"})
 """What makes refs come from elsewhere as well."""
 _LARGEST: Final = 16 << 20
@@ -41,10 +43,15 @@ class QuickRefs:
     """What `git show-ref --head` would print."""
     head: bytes
     """The branch that HEAD names, in full."""
+    hooks: bool
+    """Whether there is something at the place of the custom hooks."""
 
 
 def quick_refs(repository: str) -> QuickRefs | None:
-    """Return the refs of a repository; None where git has to be asked, whatever the reason."""
+    """Return the refs of a repository; None where git has to be asked, whatever the reason.
+
+    Or where it is none: that there are directories for objects and refs, and a HEAD, is part of the plain case.
+    """
     try:
         return _read(repository)
     except (_AskGitError, OSError):
@@ -56,8 +63,10 @@ class _AskGitError(Exception):
 
 
 def _read(repository: str) -> QuickRefs:
-    names = os.listdir(repository)  # noqa: PTH208 - names alone
-    if not _STRANGE.isdisjoint(names) or os.path.islink(f"{repository}/refs"):  # noqa: PTH114 - a Path is slow
+    with os.scandir(repository) as entries:
+        # Their kinds came with their names: asking for them is no system call.
+        names = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+    if not _STRANGE.isdisjoint(names) or not names.get("objects") or not names.get("refs"):
         raise _AskGitError
     digits = _digits(_content(f"{repository}/config", 1 << 16))
     head = _HEAD.fullmatch(_content(f"{repository}/HEAD", 1 << 12))
@@ -73,7 +82,7 @@ def _read(repository: str) -> QuickRefs:
     name = head[1]
     found = packed.find(b" %s\n" % name)
     first = b"" if found < 0 else packed[found - digits : found] + b" HEAD\n"
-    return QuickRefs(first + packed, name)
+    return QuickRefs(first + packed, name, HOOKS in names)
 
 
 def _add_loose(directory: str, prefix: bytes, digits: int, refs: dict[bytes, bytes]) -> None:

@@ -17,9 +17,9 @@ from ...streams.process import run
 from ...streams.system import system
 from ...streams.tar import extract
 from .bundle import BundleReader, is_empty_pack
-from .hooks import NAME as HOOKS
 from .layout import OBJECT_FORMATS, is_ref_name, read_refs, shown
 from .lines import Lines
+from .quick import HOOKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

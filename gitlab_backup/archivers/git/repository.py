@@ -9,6 +9,7 @@ import os
 import re
 import stat
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from attrs import define, field, frozen
@@ -18,16 +19,15 @@ from ...streams.process import capture, run
 from ...streams.sink import CountingSink
 from .layout import OBJECT_FORMATS, parse_ref, read_refs, shown
 from .lines import Lines
-from .quick import quick_refs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from ...streams.accounts import Account
     from ...streams.cancel import Cancellation
     from ...streams.sink import Buffer, Sink
     from .program import Git
+    from .quick import QuickRefs
 
 _IN_MEMORY: Final = 1 << 20
 """Bytes of a list of refs that are kept in memory; a longer one goes to a file that has no name."""
@@ -115,6 +115,30 @@ class Known:
         self._spool.close()
 
 
+def refs_without_git(quick: QuickRefs) -> Refs | None:
+    """Return what was read without git as a list of refs; None where it is not quite one.
+
+    Unlike git, this does not leave out refs to objects that are not there: whatever then reads the objects fails.
+    """
+    lines = Lines(io.BytesIO(quick.text))
+    oid = head_oid = None
+    try:
+        for oid, name in read_refs(lines):
+            if name == b"HEAD":
+                head_oid = oid
+    except CorruptStreamError:
+        return None
+    text = quick.text if head_oid is None else quick.text[quick.text.index(b"\n") + 1 :]
+    return Refs(
+        head=Head(quick.head, None),
+        spool=io.BytesIO(text),
+        head_oid=head_oid,
+        object_format=None if oid is None else _FORMATS[len(oid)],
+        count=lines.number - (head_oid is not None),
+        digest=hashlib.sha256(text).digest(),
+    )
+
+
 def _revisions(refs: Refs, without: Known | None) -> Iterator[bytes]:
     yield from refs.oids()
     if without is not None:
@@ -130,7 +154,7 @@ class LocalRepository:
     `StreamError` where `spool_directory` or a sink cannot be written.
     """
 
-    path: Path
+    path: str
     account: Account | None
     git: Git
     cancel: Cancellation
@@ -141,7 +165,7 @@ class LocalRepository:
 
         Raises `ComponentError` where there is something that is none, or none that this can read.
         """
-        path = str(self.path)
+        path = self.path
         try:
             if not stat.S_ISDIR(os.stat(path).st_mode):  # noqa: PTH116 - a Path for each of many is slow
                 raise ComponentError("is not a directory")
@@ -160,32 +184,6 @@ class LocalRepository:
                 hint="Use the archiver gitaly, or git refs migrate.",
             )
         return True
-
-    def refs_without_git(self) -> Refs | None:
-        """Read all refs and HEAD where that needs no git; return None where it does.
-
-        Unlike git, this does not leave out refs to objects that are not there: whatever then reads the objects fails.
-        """
-        quick = quick_refs(str(self.path))
-        if quick is None:
-            return None
-        lines = Lines(io.BytesIO(quick.text))
-        oid = head_oid = None
-        try:
-            for oid, name in read_refs(lines):
-                if name == b"HEAD":
-                    head_oid = oid
-        except CorruptStreamError:
-            return None
-        text = quick.text if head_oid is None else quick.text[quick.text.index(b"\n") + 1 :]
-        return Refs(
-            head=Head(quick.head, None),
-            spool=io.BytesIO(text),
-            head_oid=head_oid,
-            object_format=None if oid is None else _FORMATS[len(oid)],
-            count=lines.number - (head_oid is not None),
-            digest=hashlib.sha256(text).digest(),
-        )
 
     def refs(self) -> Refs:
         """Read all refs, by one run of git, and HEAD, which is a file with one line (gitrepository-layout(5))."""
@@ -285,14 +283,14 @@ class LocalRepository:
             refs.object_format = _FORMATS[len(oid)]
 
     def _head(self) -> Head:
-        path = self.path / "HEAD"
+        path = f"{self.path}/HEAD"
         try:
             # Not blocking, should it have become a pipe.
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             if error.errno != errno.ELOOP:
                 raise
-            content = b"ref: " + os.fsencode(path.readlink())  # as very old versions of git wrote it
+            content = b"ref: " + os.fsencode(Path(path).readlink())  # as very old versions of git wrote it
         else:
             try:
                 content = os.read(fd, _LONGEST_HEAD)

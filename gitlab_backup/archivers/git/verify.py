@@ -18,9 +18,9 @@ from ...errors import CorruptStreamError, StreamError
 from ...streams.tar.check import check_name
 from ...streams.tar.reader import TarReader
 from .bundle import BundleReader
-from .hooks import NAME as HOOKS
 from .layout import LATEST, MANIFESTS, OBJECT_FORMATS, RepositoryManifest, read_refs, shown
 from .lines import Lines
+from .quick import HOOKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,6 +13,7 @@ from ...streams.sink import CountingSink
 from .bundle import opening
 from .hooks import write_hooks
 from .layout import RepositoryManifest, Step, latest_path, manifest_path
+from .repository import refs_without_git
 from .sole_pack import sole_pack
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from ...streams.sink import Sink
     from ..base import BackupJob
     from .files import Files
+    from .increments import Base
+    from .quick import QuickRefs
     from .repository import LocalRepository, Refs
 
 _TRIES: Final = 3
@@ -50,6 +53,8 @@ class Writing:
     repository: Repository
     local: LocalRepository
     files: Files
+    quick: QuickRefs | None
+    """Its refs, read without git; None where git has to be asked."""
 
     def full(self) -> Outcome:
         """Write all of it, as one step."""
@@ -63,8 +68,13 @@ class Writing:
         self.finish(manifest)
         return Outcome.EMPTY if manifest.empty else Outcome.STORED
 
-    def missing(self) -> Outcome:
-        """Write that it does not exist."""
+    def missing(self, base: Base | None) -> Outcome:
+        """Write that it does not exist, or take that over from `base`."""
+        repository = self.repository
+        absent = None if base is None else base.absent(repository.storage, repository.relative_path)
+        if base is not None and absent is not None:
+            self.take_manifest(base, *absent)
+            return Outcome.MISSING
         # gitaly-backup 17.0 asks for an object format even of what does not exist.
         self.finish(RepositoryManifest(object_format="sha1", steps=(self.step(),), empty=True, non_existent=True))
         return Outcome.MISSING
@@ -118,6 +128,12 @@ class Writing:
         storage, path = self.repository.storage, self.repository.relative_path
         return manifest_path(storage, path, self.job.backup_id), latest_path(storage, path)
 
+    def take_manifest(self, base: Base, name: str, size: int) -> None:
+        """Finish all files, with a manifest of `base` that was just read as the manifest of this backup."""
+        for own in self.manifest_names():
+            self.files.take_read(base, name, size, f"{base.destination}/{own}")
+        self.files.finish()
+
     def put(self, sink: Sink, pieces: Iterator[bytes]) -> None:
         """Write what was read of the repository."""
         for piece in pieces:
@@ -127,7 +143,7 @@ class Writing:
     def _refs_with_objects(self, step: Step) -> Refs:
         """Write the bundle of one list of refs, and return that list."""
         failed: list[bytes] = []
-        plain = self.local.refs_without_git()
+        plain = None if self.quick is None else refs_without_git(self.quick)
         while True:
             refs = plain or self.local.refs()
             try:
@@ -149,7 +165,7 @@ class Writing:
 
     def _copied(self, step: Step, refs: Refs) -> bool:
         """Write a bundle with the pack that the repository has, if that has what `refs` lead to, and nothing else."""
-        with sole_pack(str(self.local.path)) as pack:
+        with sole_pack(self.local.path) as pack:
             if pack is None or self.local.reachable(refs) != pack.objects:
                 return False
             # What cannot be read now may be read by git, from where housekeeping has put it.
