@@ -13,6 +13,7 @@ from attrs import evolve, field, frozen
 
 from . import measure
 from .measure import BenchmarkError, Measurement
+from .model import Limits  # noqa: TC001 - likewise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,6 +53,8 @@ class Variant:
     """Called once, after the first round: raises `BenchmarkError` where the result is wrong."""
     server_cores: int | None = None
     """How many cores PostgreSQL has; None for all."""
+    rounds: int | None = None
+    """It is run in so many rounds at most; None for all of them."""
 
 
 class Figure(StrEnum):
@@ -97,6 +100,8 @@ class Contest:
     goals: tuple[Goal, ...] = ()
     warm_up: str = ""
     """A script that is run once before, to fill the page cache."""
+    limits: Limits | None = None
+    """Where the variants are the same but for what they may use."""
 
 
 @frozen(kw_only=True)
@@ -127,6 +132,7 @@ class Outcome:
     """By variant, why there is no figure."""
     failed: tuple[str, ...]
     goals: tuple[Judged, ...]
+    limits: Limits | None = None
 
     @property
     def reference(self) -> str | None:
@@ -164,7 +170,7 @@ def hold(contest: Contest, *, rounds: int, server: Server | None, say: Callable[
     for number in range(rounds):
         turn = number % len(taking) if taking else 0
         for variant in (*taking[turn:], *taking[:turn]):
-            if variant.name in left_out:
+            if variant.name in left_out or (variant.rounds is not None and number >= variant.rounds):
                 continue
             try:
                 taken = _once(variant, server, check=number == 0)
@@ -188,6 +194,7 @@ def hold(contest: Contest, *, rounds: int, server: Server | None, say: Callable[
         left_out=left_out,
         failed=tuple(failed),
         goals=(),
+        limits=contest.limits,
     )
     return evolve(outcome, goals=tuple(_judge(goal, outcome) for goal in contest.goals))
 

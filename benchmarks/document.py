@@ -1,46 +1,72 @@
-"""Writes what was found into the documentation: figures between two marks of a page, and a chart for each contest."""
+"""Writes what was found into the documentation: figures between marks of a page, and charts."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from .contest import Role
+from . import charts, scaling
 from .measure import BenchmarkError
 from .tables import GOAL_HEADINGS, HEADINGS, goal_rows, markdown, rows
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .contest import Outcome
     from .results import Results
 
 PAGE: Final = "performance.md"
-BEGIN: Final = "<!-- figures: made by `python -m benchmarks --docs`; what is written here is overwritten -->"
-END: Final = "<!-- end of the figures -->"
-
-_COLOURS: Final = {Role.REFERENCE: "#9e3d3d", Role.ALTERNATIVE: "#8a8fa3", Role.FLOOR: "#c9ccd6", Role.OURS: "#2f6f4f"}
+_MARK: Final = "<!-- {}: made by `python -m benchmarks --docs`; what is written here is overwritten -->"
+FIGURES: Final = (_MARK.format("figures"), "<!-- end of the figures -->")
+SCALING: Final = (_MARK.format("scaling"), "<!-- end of the scaling -->")
 
 
 def write(results: Results, docs: Path) -> None:
     """Write figures and charts. Raises `BenchmarkError` where the page has no place for them."""
     page = docs / PAGE
-    before, begin, rest = page.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise BenchmarkError(f"{page} lacks the lines {BEGIN} and {END}")
-    charts = docs / page.stem
-    charts.mkdir(exist_ok=True)
-    for old in charts.glob("*.svg"):
+    text = page.read_text()
+    for begin, end in (SCALING, FIGURES):
+        if end not in text.partition(begin)[2]:
+            raise BenchmarkError(f"{page} lacks the lines {begin} and {end}")
+    directory = docs / page.stem
+    directory.mkdir(exist_ok=True)
+    for old in directory.glob("*.svg"):
         old.unlink()
+    text = _put(text, SCALING, _scaling(results, directory))
+    page.write_text(_put(text, FIGURES, _figures(results, directory)))
+
+
+def _put(text: str, marks: tuple[str, str], part: str) -> str:
+    """Return a text with another part between two marks."""
+    before, begin, rest = text.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
+    return f"{before}{begin}\n\n{part}\n{end}{after}"
+
+
+def _figures(results: Results, directory: Path) -> str:
     parts = [_run(results), "### The goals\n\n", markdown(GOAL_HEADINGS, goal_rows(results.goals))]
     for outcome in results.outcomes:
-        _chart(outcome, charts / f"{outcome.id}.svg")
-        parts += [
-            f"\n### {outcome.title}\n\n{outcome.data[0].upper()}{outcome.data[1:]}.\n\n",
-            markdown(HEADINGS, rows(outcome), bold=outcome.reference),
-            f"\n![{outcome.title}, wall time]({page.stem}/{outcome.id}.svg)\n",
-        ]
-    page.write_text(f"{before}{BEGIN}\n\n{''.join(parts)}\n{END}{after}")
+        if outcome.limits is None:
+            charts.walls(outcome, directory / f"{outcome.id}.svg")
+            parts += [
+                f"\n### {outcome.title}\n\n{outcome.data[0].upper()}{outcome.data[1:]}.\n\n",
+                markdown(HEADINGS, rows(outcome), bold=outcome.reference),
+                f"\n![{outcome.title}, wall time]({directory.name}/{outcome.id}.svg)\n",
+            ]
+    return "".join(parts)
+
+
+def _scaling(results: Results, directory: Path) -> str:
+    found = scaling.limited(results.outcomes)
+    if not found:
+        return "This run has not measured it.\n"
+    charts.cores(found, directory / "scaling-cores.svg")
+    charts.disks(found, directory / "scaling-disks.svg")
+    return (
+        f"Measured on {results.date} UTC: medians of {results.rounds} rounds, and the limited rates in one.\n\n"
+        f"### With cores\n\n![Times as fast, by cores]({directory.name}/scaling-cores.svg)\n\n"
+        f"{markdown(*scaling.core_table(found))}\n"
+        f"### With disks\n\n![Seconds for a gigabyte, by the rate of reading]({directory.name}/scaling-disks.svg)\n\n"
+        f"{markdown(*scaling.disk_table(found))}"
+    )
 
 
 def _run(results: Results) -> str:
@@ -52,33 +78,3 @@ def _run(results: Results) -> str:
         "\n",
     ]
     return "".join(lines)
-
-
-def _chart(outcome: Outcome, path: Path) -> None:
-    """Draw the medians of the wall time, with the lowest and the highest."""
-    import matplotlib as mpl
-
-    # Without these, every run would write another file for the same figures.
-    mpl.use("svg")
-    mpl.rcParams.update({"svg.hashsalt": "gitlab-backup", "svg.fonttype": "none", "font.size": 9})
-    from matplotlib import pyplot as plt
-
-    names = list(outcome.rounds)[::-1]
-    middle = [outcome.typical(name, "wall") for name in names]
-    lowest = [min(each.wall for each in outcome.rounds[name]) for name in names]
-    highest = [max(each.wall for each in outcome.rounds[name]) for name in names]
-    errors = [
-        [each - low for each, low in zip(middle, lowest, strict=True)],
-        [high - each for each, high in zip(middle, highest, strict=True)],
-    ]
-    figure, axes = plt.subplots(figsize=(8, 0.7 + 0.34 * len(names)), layout="constrained")
-    colours = [_COLOURS[Role(outcome.roles[name])] for name in names]
-    bars = axes.barh(names, middle, xerr=errors, color=colours, ecolor="#444444", capsize=2)
-    axes.bar_label(bars, labels=[f" {each:.2f} s" for each in middle], padding=3)
-    axes.set_xlim(0, max([*highest, 0.01]) * 1.15)
-    axes.set_xlabel("wall time in seconds: median, lowest and highest")
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
-    # Lines of the drawing end with blanks.
-    path.write_text("".join(f"{line.rstrip()}\n" for line in path.read_text().splitlines()))

@@ -38,6 +38,8 @@ class Sizes:
     small_repositories: int
     growth: float
     """Of what grows hundredfold, at its largest; 1 for 0.5 GB of rows, 100,000 files, 2,000 repositories."""
+    rates: tuple[int, ...]
+    """Bytes a second, to which it is measured what a limit does."""
     disk: int
     """Bytes that the benchmark needs at most."""
 
@@ -50,7 +52,8 @@ FULL: Final = Sizes(
     repositories=500,
     small_repositories=10_000,
     growth=1,
-    disk=22_000_000_000,
+    rates=(100_000_000, 200_000_000, 400_000_000, 1_000_000_000),
+    disk=24_000_000_000,
 )
 QUICK: Final = Sizes(
     trees=0.1,
@@ -60,6 +63,7 @@ QUICK: Final = Sizes(
     repositories=100,
     small_repositories=500,
     growth=0.1,
+    rates=(100_000_000, 400_000_000),
     disk=4_000_000_000,
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from . import databases, everything, files, growth, repositories, start
+from . import databases, everything, files, growth, repositories, scaling, start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +23,7 @@ SCENARIOS: Final[Mapping[str, Callable[[Place], Iterator[Contest]]]] = {
     "everything": everything.contests,
     "verify": everything.verification,
     "growth": growth.contests,
+    "scaling": scaling.contests,
     "files-tiny": files.tiny,
 }
 """By name, in the order in which they run: the one that fills the page cache comes last."""

@@ -26,7 +26,7 @@ _FLAT: Final = 1.3
 def contests(place: Place) -> Iterator[Contest]:
     """Yield a contest of a hundredfold growth of rows, of files, and of repositories."""
     growth = place.sizes.growth
-    yield _contest("rows", [partial(_rows, place, 0.3 * growth * factor) for factor in _FACTORS])
+    yield _contest("rows", [partial(_rows, place, factor) for factor in _FACTORS])
     yield _contest("files", [partial(_files, place, int(100_000 * growth * factor)) for factor in _FACTORS])
     counts = [int(2_000 * growth * factor) for factor in _FACTORS]
     yield _contest("repositories", [partial(_repositories, place, count) for count in counts])
@@ -72,9 +72,15 @@ def _contest(what: str, makers: list[Callable[[], tuple[Site, str, str, Callable
     )
 
 
-def _rows(place: Place, scale: float) -> tuple[Site, str, str, Callable[[], object]]:
+def grown_database(place: Place, factor: float = 1.0) -> str:
+    """Return the database that grows, at a part of its largest size."""
+    scale = 0.3 * place.sizes.growth * factor
     make = partial(databases.wide, place.server, scale=scale)
-    dbname = place.database(f"bench_growth_{scale * 100_000:.0f}", make)
+    return place.database(f"bench_growth_{scale * 100_000:.0f}", make)
+
+
+def _rows(place: Place, factor: float) -> tuple[Site, str, str, Callable[[], object]]:
+    dbname = grown_database(place, factor)
     site = place.site(f"growth-{dbname}", databases={"main": dbname})
     ((rows,),) = place.server.sql(
         "SELECT sum(reltuples)::bigint FROM pg_stat_user_tables JOIN pg_class ON oid = relid", dbname
