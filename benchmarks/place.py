@@ -63,7 +63,7 @@ QUICK: Final = Sizes(
     repositories=100,
     small_repositories=500,
     growth=0.1,
-    rates=(100_000_000, 400_000_000),
+    rates=(100_000_000,),
     disk=4_000_000_000,
 )
 
