@@ -124,17 +124,20 @@ class BackupJob:
 
         Raises `StreamError` where it exists already or cannot be written.
         """
-        path = self.root / relative
-        make_private(path.parent)
-        return _BackupFile(self, relative, FileSink(path))
+        return self._create(relative)
 
     def create_stream(self, relative: str) -> Sink:
         """Create the file `relative` plus the suffix of the codec, and return a sink that compresses into it.
 
         What is written to it counts as read from the source.
         """
-        compressed = self.create_file(relative + self.codec.suffix)
+        compressed = self._create(relative + self.codec.suffix, beside=True)
         return CountingSink(self.codec.writer(BackgroundSink(compressed), level=self.level, pool=self.pool), self.read)
+
+    def _create(self, relative: str, *, beside: bool = False) -> Sink:
+        path = self.root / relative
+        make_private(path.parent)
+        return _BackupFile(self, relative, FileSink(path, beside=beside))
 
     def adopt_file(self, relative: str) -> None:
         """Take the file `relative`, which a program has written below `root`, as a file of the backup.

@@ -11,7 +11,7 @@ from ..errors import CorruptStreamError, StreamError
 from .profile import COMPRESSING, DECOMPRESSING, Clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from concurrent.futures import Executor, Future
 
     from .sink import Buffer, Sink
@@ -24,9 +24,12 @@ _READ_SIZE: Final = 1 << 18
 
 
 class BlockSink:
-    """Cuts a stream into blocks, compresses them in the threads of a pool, and writes them down in order."""
+    """Cuts a stream into blocks, compresses them in the threads of a pool, and writes them down in order.
 
-    def __init__(self, sink: Sink, compress: Callable[[bytes], bytes], pool: Executor | None) -> None:
+    `compress` gets the parts that a block lies in, as they came: to put them together is its matter, and its thread's.
+    """
+
+    def __init__(self, sink: Sink, compress: Callable[[Sequence[memoryview]], bytes], pool: Executor | None) -> None:
         self._sink = sink
         self._compress = compress
         self._pool = pool
@@ -78,10 +81,9 @@ class BlockSink:
         self._pending.append(self._pool.submit(self._compress_parts, parts))
 
     def _compress_parts(self, parts: list[memoryview]) -> bytes:
-        # Put together in a thread of the pool: what is large is copied once, and not by the thread that reads it.
         with Clock(COMPRESSING) as clock:
             clock.bytes = sum(map(len, parts))
-            return self._compress(b"".join(parts))
+            return self._compress(parts)
 
     def _write_next(self) -> None:
         self._sink.write(_outcome(self._pending.popleft().result))

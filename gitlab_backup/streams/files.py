@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from ..errors import StreamError
+from .background import BackgroundSink
 from .cache import WINDOW, forget
 from .profile import DIGESTING, Clock
 from .system import system
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from .sink import Buffer
+    from .sink import Buffer, Sink
 
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -42,18 +43,39 @@ _HINTS: Final = {
 }
 
 
+class _Digest:
+    """Digests what is written to it."""
+
+    def __init__(self) -> None:
+        self.sha256 = hashlib.sha256()
+
+    def write(self, data: Buffer, /) -> None:
+        with Clock(DIGESTING) as clock:
+            self.sha256.update(data)
+            clock.bytes = len(data)
+
+    def finish(self) -> None:
+        """Do nothing: it is done."""
+
+    def abort(self) -> None:
+        """Do nothing: it holds nothing."""
+
+
 class FileSink:
     """A new file, digested as it is written. Raises `StreamError`, also where the file exists already.
+
+    With `beside`, the digest is made in a thread of its own, beside the writing: for what is long and comes fast.
 
     `finish` closes it but does not sync: a file counts only as a part of a tree, and one `sync_tree` before that is
     published costs far less than a wait for the disk at the end of each of its files.
     """
 
-    def __init__(self, path: Path, *, mode: int = 0o600) -> None:
+    def __init__(self, path: Path, *, mode: int = 0o600, beside: bool = False) -> None:
         self.path = path
         self.size = 0
         """Bytes written so far."""
-        self._digest = hashlib.sha256()
+        self._digest = _Digest()
+        self._digesting: Sink = BackgroundSink(self._digest) if beside else self._digest
         self._forgotten = 0
         self._there = False
         self._fd: int | None = None
@@ -68,20 +90,18 @@ class FileSink:
     @property
     def sha256(self) -> str:
         """The digest of what was written, in hexadecimal. Valid after `finish`."""
-        return self._digest.hexdigest()
+        return self._digest.sha256.hexdigest()
 
     def write(self, data: Buffer, /) -> None:
         """Write and digest all of `data`."""
         if self._fd is None:
             raise StreamError(f"{self.path} has been closed already")
         view = memoryview(data).cast("B")
+        self._digesting.write(view)
         try:
             _write_all(self._fd, view)
         except OSError as error:
             raise failure(self.path, "cannot be written", error) from error
-        with Clock(DIGESTING) as clock:
-            self._digest.update(view)
-            clock.bytes = len(view)
         self.size += len(view)
         if self.size >= self._forgotten + WINDOW:
             self._forgotten = self.size
@@ -91,6 +111,7 @@ class FileSink:
         """Close the file."""
         if self._fd is None:
             return
+        self._digesting.finish()
         fd, self._fd = self._fd, None
         try:
             system().close(fd)
@@ -101,6 +122,7 @@ class FileSink:
 
     def abort(self) -> None:
         """Close and remove the file, unless it is finished."""
+        self._digesting.abort()
         fd, self._fd = self._fd, None
         if fd is not None:
             with suppress(OSError):

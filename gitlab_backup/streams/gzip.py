@@ -10,9 +10,10 @@ from .blocks import BlockSink, open_members
 from .codec import check_level
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from concurrent.futures import Executor
 
-    from .sink import Sink
+    from .sink import Buffer, Sink
 
 _ISAL_LEVELS: Final = range(4)
 """The levels of ISA-L: 1 compresses as `gzip -1`, at an eighth of the time. Higher ones are zlib's."""
@@ -24,6 +25,8 @@ _HEADER: Final = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 """Of a member without name and time, from no known system (RFC 1952, 2.3)."""
 _STORED: Final = 0xFFFF
 """Bytes that one stored block of a member can have (RFC 1951, 3.2.4)."""
+_LAST: Final = b"\x01\x00\x00\xff\xff"
+"""An empty stored block, the last of a member."""
 _GZIP: Final = 31
 """zlib's window bits for a gzip header and the largest window (zlib manual, deflateInit2)."""
 
@@ -56,39 +59,48 @@ class GzipCodec:
         return open_members(source, partial(IgzipDecompressor, flag=DECOMP_GZIP), "gzip", padding=True)
 
 
-def _compress(block: bytes, level: int) -> bytes:
-    """Return one member."""
+def _compress(parts: Sequence[memoryview], level: int) -> bytes:
+    """Return one member, of a block that lies in `parts`."""
     import zlib
 
-    if level and not _worthwhile(block):
-        return _stored(block)
+    if level and not _worthwhile(parts):
+        return _stored(parts)
+    block = b"".join(parts)
     if level in _ISAL_LEVELS:
         from isal.igzip_lib import COMP_GZIP, compress
 
-        return bytes(compress(block, level, COMP_GZIP))
+        return compress(block, level, COMP_GZIP)
     return zlib.compress(block, level, wbits=_GZIP)
 
 
-def _stored(block: bytes) -> bytes:
+def _stored(parts: Sequence[memoryview]) -> bytes:
     """Return a member with a block as it is. As zlib's level 0, but with the checksum of ISA-L, which is far faster."""
     from isal.isal_zlib import crc32
 
-    view = memoryview(block)
-    pieces: list[bytes | memoryview] = [_HEADER]
-    for start in range(0, len(block), _STORED):
-        piece = view[start : start + _STORED]
-        last = start + len(piece) == len(block)
-        pieces += (struct.pack("<BHH", last, len(piece), len(piece) ^ 0xFFFF), piece)
-    pieces.append(struct.pack("<II", crc32(block), len(block)))
+    pieces: list[Buffer] = [_HEADER]
+    checksum = size = 0
+    for part in parts:
+        checksum = crc32(part, checksum)
+        size += len(part)
+        for start in range(0, len(part), _STORED):
+            piece = part[start : start + _STORED]
+            pieces += (struct.pack("<BHH", 0, len(piece), len(piece) ^ 0xFFFF), piece)
+    pieces += (_LAST, struct.pack("<II", checksum, size))
     return b"".join(pieces)
 
 
-def _worthwhile(block: bytes) -> bool:
+def _worthwhile(parts: Sequence[memoryview]) -> bool:
     """Return whether a block seems to compress, by samples that are spread over it."""
     from isal.igzip_lib import compress
 
-    if len(block) <= _SAMPLES * _SAMPLE_SIZE:
+    size = sum(map(len, parts))
+    if size <= _SAMPLES * _SAMPLE_SIZE:
         return True
-    step = len(block) // _SAMPLES
-    sample = b"".join(block[start : start + _SAMPLE_SIZE] for start in range(0, step * _SAMPLES, step))
+    step = size // _SAMPLES
+    samples = []
+    start = 0
+    for part in parts:
+        samples += [part[at : at + _SAMPLE_SIZE] for at in range(start, len(part), step)]
+        start = (start - len(part)) % step
+    sample = b"".join(samples)
     return len(compress(sample, 1)) < _INCOMPRESSIBLE * len(sample)

@@ -9,9 +9,10 @@ from .blocks import BlockSink, open_members
 from .codec import check_level
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from concurrent.futures import Executor
 
-    from .sink import Sink
+    from .sink import Buffer, Sink
 
 _PIECE: Final = 1 << 11
 """Bytes that are decompressed at once. The library cannot bound what comes out (32 KiB of each of them, when a block of
@@ -37,11 +38,14 @@ class ZstdCodec:
         return open_members(source, _Frame, "zstd")
 
 
-def _compress(block: bytes, level: int) -> bytes:
-    """Return one frame. A compressor of its own for each: they are not made for several threads."""
+def _compress(parts: Iterable[Buffer], level: int) -> bytes:
+    """Return one frame, of a block that lies in `parts`.
+
+    A compressor of its own for each: they are not made for several threads.
+    """
     import zstandard
 
-    return zstandard.ZstdCompressor(level=level, write_checksum=True).compress(block)
+    return zstandard.ZstdCompressor(level=level, write_checksum=True).compress(b"".join(parts))
 
 
 class _Frame:

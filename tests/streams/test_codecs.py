@@ -123,7 +123,7 @@ def test_unknown_codec() -> None:
 def test_error_of_a_worker(threads: int) -> None:
     """What goes wrong in a thread of the pool is a `StreamError` of the writer."""
 
-    def fail(_: bytes) -> bytes:
+    def fail(_: object) -> bytes:
         raise MemoryError("no room")
 
     pool = ThreadPoolExecutor(threads) if threads else None

@@ -86,12 +86,13 @@ def strict_umask() -> Iterator[None]:
     os.umask(before)
 
 
-def test_sink_writes_and_digests(tmp_path: Path) -> None:
+@pytest.mark.parametrize("beside", [False, True])
+def test_sink_writes_and_digests(tmp_path: Path, *, beside: bool) -> None:
     """Size and digest are those of all that was written, also where the system takes only a little at a time."""
     data = os.urandom(1000)
     recorder = Recorder()
     with using(recorder):
-        sink = FileSink(tmp_path / "file")
+        sink = FileSink(tmp_path / "file", beside=beside)
         sink.write(data[:500])
         sink.write(memoryview(data)[500:])
         sink.finish()
@@ -122,14 +123,17 @@ def test_sink_replaces_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
-def test_failed_write_says_what_to_do(tmp_path: Path, number: int) -> None:
-    """An error names the file and has a hint; after `abort` the file is gone."""
+@pytest.mark.parametrize("beside", [False, True])
+def test_failed_write_says_what_to_do(tmp_path: Path, number: int, *, beside: bool) -> None:
+    """An error names the file and has a hint; after `abort` the file is gone, and no thread is left."""
+    threads = threading.active_count()
     with using(Recorder(write=number)):
-        sink = FileSink(tmp_path / "file")
+        sink = FileSink(tmp_path / "file", beside=beside)
         with pytest.raises(StreamError, match=str(tmp_path / "file")) as caught:
             sink.write(b"data")
         sink.abort()
         sink.abort()
+    assert threads == threading.active_count()
     assert caught.value.hint is not None
     assert [] == names(tmp_path)
 
