@@ -186,6 +186,15 @@ class Backup:
         return manifest.partial if manifest is not None else None
 
     @property
+    def has_secrets(self) -> bool:
+        """Whether it has the component `config`, which opens the encrypted columns of a database. Never raises."""
+        try:
+            record = self.manifest.component("config") if self.manifest is not None else None
+        except DocumentError:
+            return False
+        return record is not None and record.status in {Status.COMPLETE, Status.WARNING}
+
+    @property
     def pinned(self) -> bool:
         """Whether it is protected from being pruned, see `BackupStore.pin`."""
         return self.id in BackupStore(self.path.parent).pinned()

@@ -126,6 +126,7 @@ def listed(backup: Backup) -> dict[str, Document]:
         "status": backup.state.value,
         "size_bytes": backup.size_bytes,
         "partial": backup.partial,
+        "has_secrets": backup.has_secrets,
         "pinned": backup.pinned,
     }
 

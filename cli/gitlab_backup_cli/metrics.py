@@ -133,6 +133,8 @@ def _stays(sample: Sample, operation: str, told: set[str]) -> bool:
 def _read(path: Path) -> Iterator[Sample]:
     """Return what a file of ours says; what cannot be understood is left out."""
     try:
+        if not path.is_file():  # to open a pipe would take for ever
+            return
         with path.open("rb") as file:
             text = file.read(_LARGEST + 1).decode()
     except (OSError, ValueError):

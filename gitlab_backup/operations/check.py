@@ -40,6 +40,7 @@ _OF_STORE: Final = {
     "clock": check_store.clock,
     "backups": check_store.backups,
     "secrets": check_store.secrets,
+    "missing": check_store.missing,
     "leftovers": check_store.leftovers,
 }
 CHECKS: Final = (*_OF_INSTANCE, *_OF_STORE)

@@ -17,8 +17,10 @@ from ..events import Status
 from ..manifest import Manifest
 from ..sizes import readable_size
 from ..streams.files import free_bytes
+from .advice import about_missing
 from .findings import ok, problem, warning
 from .journal import JOURNAL_NAME
+from .plan import options, plan
 from .prune import Kind, why_not_whole
 
 if TYPE_CHECKING:
@@ -286,6 +288,17 @@ def secrets(place: Place) -> Iterator[Finding]:
             f"{name} was not found, or cannot be read: a backup cannot note which secrets it belongs to",
             "Run this as root, or find out where it is.",
         )
+
+
+def missing(place: Place) -> Iterator[Finding]:
+    """Look for directories that have gone, though an earlier backup has what was in them."""
+    if place.instance is None:
+        return
+    found = about_missing(place.store, place.instance, plan(place.instance, options()))
+    for component, message in found.items():
+        yield warning(component, message, "Until then a backup is without it, and ends with status 3.")
+    if not found:
+        yield ok("missing", "no directory is missing that a backup has something of")
 
 
 def leftovers(place: Place) -> Iterator[Finding]:

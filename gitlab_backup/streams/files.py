@@ -161,9 +161,12 @@ def digest_in_place(path: Path, *, check: Callable[[], None], mode: int = 0o600)
 def write_durably(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     """Write or replace a small file: whatever happens, either the old content is there or all of the new.
 
-    On disk when this returns. Raises `StreamError`; where that is about the last sync, the new content is in place, but
-    might not outlive a crash of the machine.
+    On disk when this returns. Raises `StreamError`, also where something else than a file is there: the name of a
+    device is not ours to give away. Where it is about the last sync, the new content is in place, but might not outlive
+    a crash of the machine.
     """
+    if path.exists() and not path.is_file():
+        raise StreamError(f"{path} is not a regular file", hint="Give the name of a file, new or to be replaced.")
     calls = system()
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:

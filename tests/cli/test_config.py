@@ -36,6 +36,8 @@ def test_all_of_it(installation: ThrowawayInstallation, program: Program, tmp_pa
     assert told.startswith(warning)
     assert {"complete"} == {each["status"] for each in result.document["components"] if each["id"] == "config"}
 
+    assert ", secrets " in program("list").out.splitlines()[-1]
+    assert [True] == [each["has_secrets"] for each in program("list", "--json").document]
     shown = program("show", "latest")
     assert f"warning: {told}" in shown.out.splitlines()
     assert [told] == program("show", "latest", "--json").document["warnings"]

@@ -69,6 +69,7 @@ def test_list_json(bare: Program, store: Path) -> None:
         entry["path"] = str(path)
         entry["size_bytes"] = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         entry["partial"] = None
+        entry["has_secrets"] = False
         entry["pinned"] = entry["backup_id"] == NEW
     assert expected == result.document
 

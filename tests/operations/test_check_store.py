@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from attrs import evolve
 
-from gitlab_backup import BackupStore, Manifest
+from gitlab_backup import Backup, BackupStore, Manifest
 from gitlab_backup.errors import CancelledError, ConfigurationError
 from gitlab_backup.events import Status
 from gitlab_backup.operations.check import Finding, Health, Level, Limits, check
@@ -337,6 +337,18 @@ def test_secrets_that_cannot_be_found(store: Path, instance: Instance) -> None:
     """A backup cannot note which secrets it belongs to: a warning."""
     _, found = of(look(store, instance=evolve(instance, secrets_file=None)), "secrets")
     assert Level.WARNING is found.level
+
+
+def test_a_directory_that_has_gone(installation: ThrowawayInstallation) -> None:
+    """What an earlier backup has, and is no longer there, is a warning; a directory that never was there is none."""
+    instance = evolve(installation.instance(), databases=())
+    Backup.create(instance, only=["uploads", "pages"])
+    only(look(instance.backup_path, instance=instance), "missing", Level.OK)
+    uploads = installation.directories["uploads"]
+    uploads.rename(uploads.with_name("elsewhere"))
+    found = only(look(instance.backup_path, instance=instance), "missing", Level.WARNING)
+    assert "uploads" == found.about
+    assert found.message.startswith(f"{uploads} does not exist, but the backup ")
 
 
 def test_nothing_changes(store: Path) -> None:

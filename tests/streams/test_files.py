@@ -157,6 +157,19 @@ def test_durable_write_order(tmp_path: Path) -> None:
     assert b"data" == (tmp_path / "document").read_bytes()
 
 
+@pytest.mark.parametrize("name", ["pipe", "link to it", "directory"])
+def test_only_files_are_replaced(tmp_path: Path, name: str) -> None:
+    """A name that stands for something else keeps standing for it: root could give /dev/null to a file."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link to it").symlink_to("pipe")
+    (tmp_path / "directory").mkdir()
+    with pytest.raises(StreamError, match=f"{name} is not a regular file"):
+        write_durably(tmp_path / name, b"new")
+    assert ["directory", "link to it", "pipe"] == names(tmp_path)
+    assert (tmp_path / name).exists()
+    assert not (tmp_path / name).is_file()
+
+
 @pytest.mark.parametrize("call", ["write", "fsync", "close", "rename"])
 def test_failed_durable_write_leaves_the_old(tmp_path: Path, call: str) -> None:
     """Whatever fails before the rename: the old content stays, nothing lies beside it."""

@@ -71,7 +71,7 @@ def _row(backup: Backup) -> tuple[str, str, str, str]:
     except DocumentError:
         created = ""
     # The id is the last: it must be there in full, to be copied.
-    marks = ", partial" * bool(backup.partial) + ", pinned" * backup.pinned
+    marks = ", partial" * bool(backup.partial) + ", secrets" * backup.has_secrets + ", pinned" * backup.pinned
     status = _STATES.get(state, state.value) + marks
     return created, status, size(backup.size_bytes), backup.id
 
