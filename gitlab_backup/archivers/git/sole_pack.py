@@ -41,10 +41,16 @@ class SolePack:
 
     name: str
     """Its place in the repository."""
+    index: str
+    """The path of its index."""
     objects: int
     """How many objects are in it, by its header."""
     size: int
     _fd: int
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return some of its bytes: fewer, where it ends before. Raises `OSError`."""
+        return system().pread(self._fd, size, offset)
 
     def copy(self, sink: Sink, object_format: str) -> None:
         """Write all of it into `sink`, which is not finished.
@@ -82,7 +88,7 @@ def sole_pack(repository: str) -> Iterator[SolePack | None]:
             if name is not None:
                 # Not blocking, should it be a pipe.
                 fd = system().open(f"{repository}/{name}", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-                pack = _described(name, fd)
+                pack = _described(repository, name, fd)
         yield pack
     finally:
         if fd is not None:
@@ -118,7 +124,7 @@ def _is_plain(entry: os.DirEntry[str]) -> bool:
     return _INFO.issuperset(names) if entry.name == "info" else entry.name in _FAN_OUT and not names
 
 
-def _described(name: str, fd: int) -> SolePack | None:
+def _described(repository: str, name: str, fd: int) -> SolePack | None:
     status = os.fstat(fd)
     header = system().pread(fd, _HEADER.size, 0) if stat.S_ISREG(status.st_mode) else b""
     if len(header) != _HEADER.size:
@@ -126,4 +132,4 @@ def _described(name: str, fd: int) -> SolePack | None:
     magic, version, objects = _HEADER.unpack(header)
     if magic != b"PACK" or version != _VERSION:
         return None
-    return SolePack(name, objects, status.st_size, fd)
+    return SolePack(name, f"{repository}/{name.removesuffix('.pack')}.idx", objects, status.st_size, fd)

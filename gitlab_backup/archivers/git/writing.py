@@ -15,6 +15,7 @@ from .hooks import write_hooks
 from .layout import RepositoryManifest, Step, latest_path, manifest_path
 from .repository import refs_without_git
 from .sole_pack import sole_pack
+from .walk import count_reachable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -166,7 +167,10 @@ class Writing:
     def _copied(self, step: Step, refs: Refs) -> bool:
         """Write a bundle with the pack that the repository has, if that has what `refs` lead to, and nothing else."""
         with sole_pack(self.local.path) as pack:
-            if pack is None or self.local.reachable(refs) != pack.objects:
+            if pack is None:
+                return False
+            count = count_reachable(pack, refs.object_format or "", refs.oids())
+            if (self.local.reachable(refs) if count is None else count) != pack.objects:
                 return False
             # What cannot be read now may be read by git, from where housekeeping has put it.
             with suppress(OSError), self._begun(step, refs) as sink:
