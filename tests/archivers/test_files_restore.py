@@ -9,14 +9,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from gitlab_backup.errors import CancelledError, ComponentError, CorruptStreamError, GitLabBackupError, RefusedError
+from gitlab_backup.streams.system import using
 from gitlab_backup.streams.tar.header import encode
 from tests.archivers.files_run import BACKUP_ID, STEPS, Restore, back_up
+from tests.faults.broken import Watched
 from tests.support import trees
 from tests.support.accounts import Account, is_root, unprivileged
 from tests.support.compare import tree, tree_differences
@@ -74,6 +77,32 @@ def _run(command: str, arguments: dict[str, JSON], account: Account | None = Non
     assert done.returncode == 0, done.stderr.decode()[-3000:]
     answer: dict[str, JSON] = json.loads(done.stdout)
     return answer
+
+
+@pytest.mark.parametrize(("jobs", "threads"), [(1, 1), (2, 2), (8, 3)])
+def test_large_files_are_written_by_threads_within_the_jobs(
+    uploads: Path, backup: Path, jobs: int, threads: int
+) -> None:
+    """With one job, all is written by one thread; with more, small files still are, and large ones by one or two."""
+    for number in range(3):
+        (uploads / f"large-{number}").write_bytes(os.urandom(300_000))
+    details = back_up(uploads, backup)
+    before = tree(uploads, leave_out="tmp")
+    wrote: dict[int, set[int]] = {}
+
+    def watch(call: str, what: object) -> None:
+        if call == "write" and isinstance(what, int):
+            wrote.setdefault(threading.get_ident(), set()).add(os.fstat(what).st_ino)
+
+    restore = Restore(uploads, backup, details)
+    restore.job.jobs = jobs
+    with using(Watched(watch)):
+        restore.do(*STEPS)
+    assert [] == tree_differences("uploads", before, tree(uploads, leave_out="tmp"))
+    large = {(uploads / f"large-{number}").stat().st_ino for number in range(3)}
+    assert threads == len(wrote)
+    assert (jobs == 1) == bool(large & wrote[threading.get_ident()])
+    assert wrote[threading.get_ident()] - large
 
 
 @pytest.mark.parametrize("codec", ["gzip", "zstd", "none"])

@@ -154,7 +154,9 @@ class Restoration:
         root = os.open(self.new, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             with job.open_stream(self.archive) as stream:
-                extracted = extract(stream, root, cancel=job.cancel, limits=limits, progress=job.progress)
+                extracted = extract(
+                    stream, root, cancel=job.cancel, limits=limits, progress=job.progress, jobs=job.jobs
+                )
         except StreamError as error:
             raise type(error)(f"{self.archive}: {error.message}", hint=error.hint) from error
         finally:

@@ -8,7 +8,6 @@ already only gets its attributes; but nothing takes the place of a directory.
 
 from __future__ import annotations
 
-import errno
 import grp
 import os
 import pwd
@@ -18,13 +17,14 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 from attrs import frozen
 
-from ...errors import CorruptStreamError, StreamError
+from ...errors import StreamError
 from ..files import remedy
 from ..system import system
 from .check import check_name
 from .descent import Descent, identity, names_of
+from .failures import failure, refusal
+from .fill import NewFile, Writers
 from .reader import Kind, Member, TarReader
-from .report import display
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,18 +73,19 @@ def extract(
     cancel: Cancellation,
     limits: ExtractLimits | None = None,
     progress: Callable[[int, int], None] = lambda _read, _written: None,
+    jobs: int = 1,
 ) -> Extracted:
     """Build the tree of the archive `source` in `root`: an open, empty directory that nobody else writes to.
 
     Modes are exact whatever the umask, times to the nanosecond. Owners and groups are the archived numbers for root;
     others give what they may. Symbolic links are data: kept wherever they lead, and never followed. Holes stay holes.
     The attributes of `root` itself come last. Nothing is synced. `progress` takes the bytes of the archive read, and
-    of files written, since its last call.
+    of files written, since its last call. `jobs` is how many threads may be at work, with the one that calls.
 
     Raises `CorruptStreamError` for an archive that is damaged, hostile or beyond `limits`, `StreamError` where
     something cannot be made, `CancelledError`, and what `source` raises.
     """
-    return _Extraction(TarReader(source), root, cancel, limits or ExtractLimits(), progress).run()
+    return _Extraction(TarReader(source), root, cancel, limits or ExtractLimits(), progress, jobs=jobs).run()
 
 
 class _Extraction:
@@ -95,6 +96,8 @@ class _Extraction:
         cancel: Cancellation,
         limits: ExtractLimits,
         progress: Callable[[int, int], None],
+        *,
+        jobs: int,
     ) -> None:
         self._reader = reader
         self._cancel = cancel
@@ -104,6 +107,7 @@ class _Extraction:
         self._groups = {os.getegid(), *os.getgroups()}
         self._user_ids: dict[tuple[bytes, int], int] = {}
         self._group_ids: dict[tuple[bytes, int], int] = {}
+        self._writers = Writers(jobs)
         self._tree = Descent(root)
         self._members = self._bytes = self._not_given = 0
         self._told = (0, 0)
@@ -113,14 +117,17 @@ class _Extraction:
         try:
             for member in self._reader:
                 self._cancel.check()
+                self._writers.check()
                 self._admit(member)
                 try:
                     self._add(member)
                 except (OSError, OverflowError) as error:
-                    raise _failure(member, error) from error
+                    raise failure(member, error) from error
                 self._tell(_TELL)
+            self._writers.finish()
             self._unwind()
         finally:
+            self._writers.close()
             self._tree.close()
         self._tell(0)
         return Extracted(
@@ -144,17 +151,17 @@ class _Extraction:
 
     def _admit(self, member: Member) -> None:
         if reason := check_name(member):
-            raise _refusal(member, f"must not be extracted: {reason}")
+            raise refusal(member, f"must not be extracted: {reason}")
         self._members += 1
         if member.kind is Kind.FILE:
             extents = member.extents
             self._bytes += member.size if extents is None else sum(length for _, length in extents)
         if self._limits.members is not None and self._members > self._limits.members:
-            raise _refusal(member, f"is one more than the {self._limits.members} that there should be")
+            raise refusal(member, f"is one more than the {self._limits.members} that there should be")
         if self._limits.data_bytes is not None and self._bytes > self._limits.data_bytes:
-            raise _refusal(member, f"makes more than the {self._limits.data_bytes} bytes that there should be")
+            raise refusal(member, f"makes more than the {self._limits.data_bytes} bytes that there should be")
         if self._limits.space is not None and self._bytes + self._members * MEMBER_SPACE > self._limits.space:
-            raise _refusal(member, f"makes more than {self._limits.space} bytes, {self._limits.space_reason}")
+            raise refusal(member, f"makes more than {self._limits.space} bytes, {self._limits.space_reason}")
 
     # Members
 
@@ -164,7 +171,7 @@ class _Extraction:
             return
         above, _, name = member.name.rstrip(b"/").rpartition(b"/")
         if name in (b"", b"."):
-            raise _refusal(member, "must not be extracted: it takes the place of the directory itself")
+            raise refusal(member, "must not be extracted: it takes the place of the directory itself")
         parent = self._tree.go(above)
         if member.kind is Kind.FILE:
             self._file(parent, name, member)
@@ -176,8 +183,9 @@ class _Extraction:
             os.utime(name, ns=(self._tree.now, member.mtime_ns), dir_fd=parent, follow_symlinks=False)
         else:
             self._make(parent, name, lambda: system().mkfifo(name, 0o600, dir_fd=parent))
+            owner = self._owner(member)
             fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-            self._finish(fd, member)
+            NewFile(member, fd, owner, self._tree.now).finish()
 
     def _directory(self, member: Member) -> None:
         path = member.name.rstrip(b"/")
@@ -187,40 +195,23 @@ class _Extraction:
 
     def _file(self, parent: int, name: bytes, member: Member) -> None:
         calls = system()
+        owner = self._owner(member)
         try:
             fd = calls.open(name, _CREATE, 0o600, dir_fd=parent)
         except FileExistsError:
             calls.unlink(name, dir_fd=parent)
             fd = calls.open(name, _CREATE, 0o600, dir_fd=parent)
+        file = self._writers.take(NewFile(member, fd, owner, self._tree.now))
         try:
-            at, write = 0, calls.write
             for position, data in self._reader.blocks():
-                if position != at:
-                    os.lseek(fd, position, os.SEEK_SET)
-                at = position + len(data)
-                written = write(fd, data)
-                if written < len(data):
-                    _write_all(fd, memoryview(data)[written:])
-                if at < member.size:
+                file.write(position, data)
+                if position + len(data) < member.size:
                     self._cancel.check()
                     self._tell(_TELL)
-            if at != member.size:
-                os.ftruncate(fd, member.size)
         except BaseException:
-            os.close(fd)
+            file.close()
             raise
-        self._finish(fd, member)
-
-    def _finish(self, fd: int, member: Member) -> None:
-        """Give an open file its attributes, and close it."""
-        try:
-            owner = self._owner(member)
-            if owner != (-1, -1):
-                os.fchown(fd, *owner)
-            os.fchmod(fd, member.mode)  # after the owner: a change of that takes bits away
-            os.utime(fd, ns=(self._tree.now, member.mtime_ns))
-        finally:
-            os.close(fd)
+        file.finish()
 
     def _hard_link(self, parent: int, name: bytes, member: Member) -> None:
         """Link to what this archive has made: there is nothing else in the tree. A link to a symbolic link is one."""
@@ -228,7 +219,7 @@ class _Extraction:
         try:
             status = os.stat(first, dir_fd=fd, follow_symlinks=False)
             if stat.S_ISDIR(status.st_mode):
-                raise _refusal(member, "must not be extracted: it is a hard link to a directory")
+                raise refusal(member, "must not be extracted: it is a hard link to a directory")
             self._make(
                 parent,
                 name,
@@ -274,26 +265,3 @@ class _Extraction:
             with suppress(KeyError, ValueError):
                 self._group_ids[key] = grp.getgrnam(os.fsdecode(member.gname)).gr_gid
         return self._group_ids.setdefault(key, member.gid)
-
-
-def _write_all(fd: int, view: memoryview) -> None:
-    while view:
-        view = view[system().write(fd, view) :]
-
-
-def _refusal(member: Member, problem: str) -> CorruptStreamError:
-    return CorruptStreamError(
-        f"the member {display(member.name)[:200]!r} of the archive, at byte {member.offset}, {problem}",
-        hint="Nothing was replaced. Look at the archive with `tar -tv`, or use another backup.",
-    )
-
-
-def _failure(member: Member, error: OSError | OverflowError) -> StreamError:
-    if isinstance(error, OverflowError):
-        return _refusal(member, "has a time that cannot be")
-    if error.errno in (errno.ELOOP, errno.ENOTDIR):
-        return _refusal(member, "must not be extracted: its path leads through what is not a directory")
-    if error.errno in (errno.EISDIR, errno.ENOTEMPTY):
-        return _refusal(member, "must not be extracted: it takes the place of a directory")
-    name = display(member.name)[:200]
-    return StreamError(f"the member {name!r} of the archive cannot be extracted: {error.strerror}", hint=remedy(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from functools import lru_cache
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 from attrs import define, evolve, field, frozen
@@ -41,6 +42,10 @@ class Kind(Enum):
 
 
 _KINDS = {kind.value: kind for kind in Kind} | dict.fromkeys((b"\0", b"7", b"S"), Kind.FILE)
+
+
+_decode_extension = lru_cache(64)(decode)
+"""For the header of pax records, which is the same before most members."""
 
 
 @frozen(kw_only=True)
@@ -135,13 +140,16 @@ class TarReader:
             self._member = member
             yield member
 
-    def blocks(self) -> Iterator[tuple[int, bytes]]:
+    def blocks(self) -> Iterator[tuple[int, memoryview]]:
         """Yield the data of the member at hand: its offset in the file, and at most 1 MiB. Holes are left out."""
         extents, self._extents = self._extents, ()
         for start, length in extents:
             position, end = start, start + length
             while position < end:
-                data = self._some(end - position)
+                if self._used == len(self._chunk) and not self._fill():
+                    self._fail("it ends too early")
+                data = memoryview(self._chunk)[self._used : self._used + end - position]
+                self._used += len(data)
                 self._left -= len(data)
                 yield position, data
                 position += len(data)
@@ -208,7 +216,7 @@ class TarReader:
             if self._at_end(first=pending.offset == self.offset):
                 return None
             block = self._exactly(BLOCK)
-            raw = decode(block)
+            raw = _decode_extension(block) if block[156:157] == b"x" else decode(block)
             if raw.typeflag in (b"x", b"g"):
                 self._records(raw, pending)
             elif raw.typeflag in (b"L", b"K"):
