@@ -153,6 +153,23 @@ def test_a_repository_that_did_not_exist(bench: IncrementBench) -> None:
     assert not (bench.restored(backup) / "two.git").exists()
 
 
+def test_a_repository_that_still_does_not_exist(bench: IncrementBench, repository: Path) -> None:
+    """What says so is taken over, by two names for the file of the base; where that is damaged, it is written anew."""
+    assert repository.exists()
+    base = bench.create()
+    manifests = [base.path / "repositories/manifests/default" / f"one.{kind}.git" for kind in ("wiki", "design")]
+    whole, damaged = (directory / f"{base.id}.toml" for directory in manifests)
+    damaged.write_bytes(damaged.read_bytes().replace(b"sha1", b"sha0"))
+    backup = bench.create()
+    for old, taken in ((whole, True), (damaged, False)):
+        directory = backup.path / old.parent.relative_to(base.path)
+        for name in (f"{backup.id}.toml", "+latest.toml"):
+            assert (name, taken) == (name, (directory / name).samefile(old))
+            assert b"non_existent = true" in (directory / name).read_bytes()
+    assert () == backup.verify(jobs=1).damages
+    assert not (bench.restored(backup) / "one.wiki.git").exists()
+
+
 def test_an_emptied_repository(bench: IncrementBench, repository: Path) -> None:
     """Without a ref left it is empty, and nothing of the base is needed any more."""
     bench.create()

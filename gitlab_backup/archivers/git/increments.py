@@ -25,7 +25,7 @@ from ...checksums import Checksums
 from ...errors import ComponentError, CorruptStreamError
 from ...streams.files import FileSink
 from ...streams.link import link
-from .layout import RepositoryManifest, Step, manifest_path
+from .layout import ABSENT, RepositoryManifest, Step, manifest_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -127,7 +127,7 @@ class Base:
         """Return the name and the size of the manifest that says that a repository did not exist; None without one."""
         name = f"{self.destination}/{manifest_path(storage, relative_path, self.backup_id)}"
         with suppress(CorruptStreamError):
-            if name in self.digests and RepositoryManifest.from_toml(content := self.read(name)).non_existent:
+            if name in self.digests and (content := self.read(name)).startswith(ABSENT):
                 return name, len(content)
         return None
 

@@ -34,6 +34,9 @@ LATEST: Final = "+latest.toml"
 RESERVED: Final = frozenset({MANIFESTS, "backup_ids"})
 """Names at the root that no storage can have: Gitaly 18.11 and later keep a mark for each backup in `backup_ids`."""
 
+ABSENT: Final = b"empty = true\nnon_existent = true\n"
+"""What `RepositoryManifest.to_toml` begins with for a repository that did not exist."""
+
 OBJECT_FORMATS: Final = {"sha1": 40, "sha256": 64}
 """Each object format of Git, and how many hexadecimal digits its object ids have."""
 
