@@ -285,13 +285,8 @@ class _Run:
         )
 
     def _write(self, name: str, content: bytes) -> None:
-        sink = FileSink(self.staging.path / name)
-        try:
+        with FileSink(self.staging.path / name) as sink:
             sink.write(content)
-            sink.finish()
-        except BaseException:
-            sink.abort()
-            raise
         self.digests[name] = sink.sha256
 
     def _failed(self, message: str, hint: str | None) -> BackupFailedError:

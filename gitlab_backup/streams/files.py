@@ -15,7 +15,7 @@ import os
 import secrets
 import stat
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from ..errors import StreamError
 from .background import BackgroundSink
@@ -64,6 +64,7 @@ class _Digest:
 class FileSink:
     """A new file, digested as it is written. Raises `StreamError`, also where the file exists already.
 
+    As a context manager it is finished at the end of the block, and aborted where that fails.
     With `beside`, the digest is made in a thread of its own, beside the writing: for what is long and comes fast.
 
     `finish` closes it but does not sync: a file counts only as a part of a tree, and one `sync_tree` before that is
@@ -86,6 +87,16 @@ class FileSink:
         except OSError as error:
             self.abort()
             raise failure(path, "cannot be created", error) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self.finish()
+        finally:
+            self.abort()  # does nothing to one that is finished
 
     @property
     def sha256(self) -> str:

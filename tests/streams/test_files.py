@@ -102,6 +102,19 @@ def test_sink_writes_and_digests(tmp_path: Path, *, beside: bool) -> None:
     assert "fsync file" not in recorder.calls
 
 
+def test_sink_of_a_block(tmp_path: Path) -> None:
+    """At the end of a block the file is there; where the block or the end fails, it is not."""
+    with FileSink(tmp_path / "file") as sink:
+        sink.write(b"data")
+    assert b"data" == (tmp_path / "file").read_bytes()
+    assert hashlib.sha256(b"data").hexdigest() == sink.sha256
+    with pytest.raises(KeyError), FileSink(tmp_path / "failed") as sink:
+        raise KeyError
+    with using(Recorder(close=errno.EDQUOT)), pytest.raises(StreamError), FileSink(tmp_path / "unfinished") as sink:
+        sink.write(b"data")
+    assert ["file"] == names(tmp_path)
+
+
 @pytest.mark.usefixtures("strict_umask")
 @pytest.mark.parametrize("mode", [0o600, 0o644])
 def test_mode_is_exact(tmp_path: Path, mode: int) -> None:

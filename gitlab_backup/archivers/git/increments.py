@@ -252,16 +252,10 @@ class Taken:
         sha256 = base.digests[source]
         if link(f"{base.directory}/{source}", f"{job.root}/{target}"):
             return cls(size, True, job, target, base, sha256)  # noqa: FBT003 - its fields in order
-        sink = FileSink(job.root / target)
-        try:
-            with base.open(source) as file:
-                while data := file.read(_PIECE):
-                    job.cancel.check()
-                    sink.write(data)
-            sink.finish()
-        except BaseException:
-            sink.abort()
-            raise
+        with FileSink(job.root / target) as sink, base.open(source) as file:
+            while data := file.read(_PIECE):
+                job.cancel.check()
+                sink.write(data)
         return cls(sink.size, False, job, target, base, sha256)  # noqa: FBT003 - likewise
 
     def finish(self) -> None:

@@ -149,17 +149,12 @@ class Place:
         Where `belongs` is None, everything does.
         """
         planned = self._moves.with_suffix(".incomplete")
-        lines = FileSink(planned)
-        try:
+        with FileSink(planned) as lines:
             for relative in self.repositories(cancel.check) if belongs is not None else ():
                 if belongs is not None and not belongs(relative):
                     lines.write(self._planned(relative, new=False).line())
             for relative, new in self._staged():
                 lines.write(self._planned(relative, new=new).line())
-            lines.finish()
-        except BaseException:
-            lines.abort()
-            raise
         sync_tree(self.work)
         system().rename(planned, self._moves)
         sync_directory(self.work)

@@ -157,17 +157,12 @@ class Builder:
                 spool.write(oid + b" " + name + b"\n")
                 count += 1
         if count:
-            packed = FileSink(target / "packed-refs", mode=0o644)
-            try:
+            with FileSink(target / "packed-refs", mode=0o644) as packed:
                 # Not `peeled`: what annotated tags point to is found out by git when it is asked.
                 packed.write(b"# pack-refs with: sorted \n")
                 spool.seek(0)
                 while piece := spool.read(1 << 16):
                     packed.write(piece)
-                packed.finish()
-            except BaseException:
-                packed.abort()
-                raise
         return head_oid, count
 
     def _head(self, target: Path, relative: str, manifest: RepositoryManifest, head_oid: bytes | None) -> None:

@@ -127,15 +127,10 @@ def stage(job: RestoreJob, facts: Mapping[str, JSON]) -> None:
         return
     path = _path(job, facts, "list")
     remove_durably(path)
-    sink = FileSink(path)
-    try:
+    with FileSink(path) as sink:
         for place in held_by(job, Wanted.of(job), by_fetching=False).repositories:
             job.cancel.check()
             sink.write(json.dumps(place).encode() + b"\n")
-        sink.finish()
-    except BaseException:
-        sink.abort()
-        raise
 
 
 def swap(job: RestoreJob, facts: Mapping[str, JSON]) -> None:

@@ -88,9 +88,8 @@ class Seeds:
         own = self.job.root / earlier.manifest_name
         copies = (own, own.with_name(LATEST)) if self.gitaly.builds_on_latest else (own,)
         for copy in copies:
-            sink = FileSink(copy)
-            sink.write(content)
-            sink.finish()
+            with FileSink(copy) as sink:
+                sink.write(content)
         self._open[request.storage, request.relative_path] = _Seed(earlier, files, copies)
 
     def _is_in_the_way(self, request: Request, earlier: Earlier) -> bool:
