@@ -296,3 +296,24 @@ def test_two_statements_that_wait_for_each_other_are_both_done(cluster: Cluster,
     run.run()
 
     assert before == sorted_state(cluster, database)
+
+
+def test_a_small_b_tree_is_sorted_within_the_caches(cluster: Cluster, database: str, tmp_path: Path) -> None:
+    """In less memory than the server grants; indexes of other kinds have all of that, also in the same session."""
+    granted = cluster.psql("SHOW maintenance_work_mem", database)
+    dump = simple(
+        "CREATE FUNCTION sorted_in(wanted text, n int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN"
+        " IF pg_catalog.current_query() LIKE ''CREATE%'' AND wanted <> pg_catalog.current_setting("
+        "''maintenance_work_mem'') THEN RAISE ''sorted in other memory''; END IF; RETURN n; END';",
+        *("CREATE TABLE a (n int);", "COPY a (n) FROM stdin;", "1", "\\."),
+        *(
+            f"CREATE INDEX {kind}{i} ON a USING {kind} (public.sorted_in('{memory}', n));"
+            for i in range(3)
+            for kind, memory in (("btree", "16MB"), ("hash", granted))
+        ),
+    )
+    run = restoring(tmp_path, {"main": dump}, described(cluster, database), jobs=2, database_strategy="swap")
+    run.run()
+
+    assert "16MB" != granted
+    assert "6" == cluster.psql("SELECT count(*) FROM pg_indexes WHERE tablename = 'a'", database)

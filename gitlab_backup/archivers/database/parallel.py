@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import define, field
 
+from . import server
 from .load import Copy, Loader
 from .sessions import Locks
 from .sql import NAME
@@ -26,6 +27,11 @@ PIECE: Final = 2 << 20
 """Bytes of rows that one session loads at a time."""
 _LONGEST: Final = 16 << 20
 """Bytes of a row that may be held in memory."""
+_SORTED: Final = 16 << 20
+"""Bytes that are sorted at a time for an index: what GitLab's packages set as `maintenance_work_mem`."""
+_SORTED_LITTLE: Final = 1 << 30
+"""Bytes of rows up to which a table's indexes are sorted in such pieces. They are then merged at once, without another
+pass over them; and a larger table may have what the server grants it, and the parallel workers that come with it."""
 
 _TABLE: Final = rb"(" + NAME + rb"(?:\." + NAME + rb")?)"
 _NAMES: Final = rb"\((?:" + NAME + rb")(?:, " + NAME + rb")*\)"
@@ -39,6 +45,8 @@ _FOREIGN_KEY: Final = re.compile(
     rb"ALTER TABLE ONLY " + _TABLE + rb"\s+ADD CONSTRAINT " + NAME + rb" FOREIGN KEY " + _NAMES + rb" REFERENCES "
     + _TABLE + rb"\("
 )  # fmt: skip
+# Not those of other kinds, which need memory for more than sorting; nor foreign keys, which join.
+_BTREE: Final = re.compile(rb" USING btree \(| PRIMARY KEY \(| UNIQUE \(")
 # What holds for a session, and so has to be said to each. Servers before PostgreSQL 17 do not know transaction_timeout.
 _SETTING: Final = re.compile(rb"SET (?!transaction_timeout\b)|SELECT pg_catalog\.set_config\(")
 
@@ -92,7 +100,9 @@ class ParallelLoader(Loader):
                 self.finish()
             tables = locks.shared or locks.alone
             weight = self._sizes.get(next(iter(tables)), 0) if len(tables) == 1 else 0
-            self.sessions.submit(partial(self._run_in, statement), size=len(statement.text), weight=weight, locks=locks)
+            little = weight <= _SORTED_LITTLE and _BTREE.search(statement.text) is not None
+            run = partial(self._run_in, statement, sorts_little=little)
+            self.sessions.submit(run, size=len(statement.text), weight=weight, locks=locks)
             return
         self.finish()
         super().command(statement)
@@ -162,11 +172,14 @@ class ParallelLoader(Loader):
         with self._lock:
             self.count_rows(statement, count)
 
-    def _run_in(self, statement: Statement, session: Session) -> None:
+    def _run_in(self, statement: Statement, session: Session, *, sorts_little: bool) -> None:
         import psycopg
 
         self._set_up(session)
         with self.telling(statement):
+            if sorts_little is not session.sorts_little:
+                server.sort_within(session.connection, _SORTED if sorts_little else None)
+                session.sorts_little = sorts_little
             try:
                 session.connection.execute(statement.text, prepare=False, binary=True)
             except psycopg.errors.DeadlockDetected:

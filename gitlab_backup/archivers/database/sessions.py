@@ -25,6 +25,8 @@ class Session:
     connection: psycopg.Connection[TupleRow]
     settings: int = 0
     """How many of the settings of the dump have been made in it."""
+    sorts_little: bool = False
+    """Whether it sorts less at a time than the server allows."""
 
 
 @frozen
