@@ -21,6 +21,7 @@ from attrs import evolve
 from . import contest, document, results, server, tables
 from .measure import BenchmarkError
 from .place import FULL, QUICK, Place
+from .removing import putting_aside
 from .scenarios import SCENARIOS
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def _measure(options: argparse.Namespace) -> results.Results:
         free = shutil.disk_usage(directory).free
         if free < sizes.disk and not (directory / "postgresql").exists():
             raise BenchmarkError(f"{directory}: {free:,} bytes are free, {sizes.disk:,} are needed. See --keep.")
-        with server.running(directory / "postgresql") as running:
+        with putting_aside(directory / "aside"), server.running(directory / "postgresql") as running:
             place = Place(directory=directory, server=running, sizes=sizes, say=_say)
             found = evolve(found, machine=results.describe_machine(directory, running.programs))
             for name in options.scenario or SCENARIOS:

@@ -14,6 +14,7 @@ from attrs import evolve, field, frozen
 from . import measure
 from .measure import BenchmarkError, Measurement
 from .model import Limits  # noqa: TC001 - likewise
+from .removing import remove
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -197,16 +198,6 @@ def hold(contest: Contest, *, rounds: int, server: Server | None, say: Callable[
         limits=contest.limits,
     )
     return evolve(outcome, goals=tuple(_judge(goal, outcome) for goal in contest.goals))
-
-
-def remove(path: Path | None) -> None:
-    """Remove a file or a whole directory, where there is one."""
-    if path is None:
-        return
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _once(variant: Variant, server: Server | None, *, check: bool) -> Measurement:

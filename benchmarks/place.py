@@ -9,8 +9,8 @@ from attrs import field, frozen
 
 from tests.support.accounts import unprivileged
 
-from .contest import remove
 from .measure import BenchmarkError
+from .removing import remove
 from .server import PORT, ROLE
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.contest import Contest, Figure, Goal, Outcome, Role, Variant, hold
 from benchmarks.measure import BenchmarkError, run
+from benchmarks.removing import putting_aside, remove
 from benchmarks.results import Results
 from benchmarks.tables import rows, summary
 
@@ -112,3 +113,23 @@ def test_results_are_read_as_written(tmp_path: Path) -> None:
     assert results == read
     assert summary(results) == summary(read)
     assert ["growth: no"] == read.failed
+
+
+def test_trees_are_put_aside(tmp_path: Path) -> None:
+    """What is removed while trees are put aside is gone from its place, takes no room, and goes at the end.
+
+    What has another name stays as it is there.
+    """
+    made, aside = tmp_path / "made", tmp_path / "aside"
+    (made / "below").mkdir(parents=True)
+    (made / "below" / "file").write_bytes(b"data")
+    (tmp_path / "kept").write_bytes(b"data")
+    (made / "linked").hardlink_to(tmp_path / "kept")
+    inode = (made / "below" / "file").stat().st_ino
+    with putting_aside(aside):
+        remove(made)
+        assert not made.exists()
+        (found,) = aside.rglob("below/file")
+        assert (inode, 0) == (found.stat().st_ino, found.stat().st_size)
+        assert b"data" == (tmp_path / "kept").read_bytes()
+    assert ["kept"] == [each.name for each in tmp_path.iterdir()]

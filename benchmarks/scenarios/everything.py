@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Final
 from attrs import frozen
 
 from .. import checks, measure
-from ..contest import Contest, Figure, Goal, Role, Variant, remove
+from ..contest import Contest, Figure, Goal, Role, Variant
 from ..data import trees
+from ..removing import remove
 from .databases import many_database, wide_database
 from .repositories import bundle_all, bundles_of, clone_all, mixed_storage, paths, write_list
 from .words import OURS, megabytes, memory, warm

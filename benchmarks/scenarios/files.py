@@ -8,8 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from .. import checks, measure
-from ..contest import Contest, Figure, Goal, Role, Variant, remove
+from ..contest import Contest, Figure, Goal, Role, Variant
 from ..data import trees
+from ..removing import remove
 from .words import GZIP, OURS, megabytes, memory, warm
 
 if TYPE_CHECKING:

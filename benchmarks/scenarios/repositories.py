@@ -9,8 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from .. import checks, measure
-from ..contest import Contest, Figure, Goal, Role, Variant, remove
+from ..contest import Contest, Figure, Goal, Role, Variant
 from ..data import databases, repositories
+from ..removing import remove
 from .words import OURS, megabytes, memory, warm
 
 if TYPE_CHECKING:

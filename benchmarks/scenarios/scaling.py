@@ -11,10 +11,11 @@ from gitlab_backup.archivers.database.shares import Sharing
 from gitlab_backup.manifest import Manifest
 
 from .. import checks, measure
-from ..contest import Contest, Role, Variant, remove
+from ..contest import Contest, Role, Variant
 from ..data import databases, trees
 from ..measure import BenchmarkError
 from ..model import Limits
+from ..removing import remove
 from .growth import grown_database
 from .repositories import mixed_storage
 from .words import OURS, megabytes, warm
