@@ -110,7 +110,8 @@ def connect(
     }
     try:
         with _without_variables(), acting_as(account) if account else nullcontext():
-            connection = psycopg.connect(autocommit=True, **parameters)  # type: ignore[arg-type]
+            # Nothing is prepared: a pooler may lend another server for the next statement, which would not know it.
+            connection = psycopg.connect(autocommit=True, prepare_threshold=None, **parameters)  # type: ignore[arg-type]
     except psycopg.Error as error:
         raise _refused(
             database, user, str(error)

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -218,7 +218,10 @@ class Cluster:
         """End the server with SIGKILL, wait until all of its processes are dead. `start` starts it again."""
         postmaster = self.postmaster()
         children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
-        watched = [os.pidfd_open(pid) for pid in (postmaster, *map(int, children))]
+        watched = [os.pidfd_open(postmaster)]
+        for pid in map(int, children):
+            with suppress(ProcessLookupError):  # autovacuum's workers come and go
+                watched.append(os.pidfd_open(pid))
         try:
             os.kill(postmaster, signal.SIGKILL)
             for descriptor in watched:
