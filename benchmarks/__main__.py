@@ -64,6 +64,8 @@ def _options() -> argparse.Namespace:
         parser.error(f"unknown scenario: {', '.join(unknown)}")
     if options.rounds is not None and options.rounds < 1:
         parser.error("--rounds: at least 1")
+    if options.docs and not (options.docs / document.PAGE).is_file():
+        parser.error(f"--docs: {options.docs / document.PAGE} does not exist")  # not only after an hour
     return options
 
 
