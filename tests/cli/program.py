@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # A test run in the background of a script ignores SIGINT, and so would its children.
-COMMAND = ("env", "--default-signal=INT", sys.executable, "-m", "gitlab_backup_cli")
+COMMAND = ("env", "--default-signal=INT,HUP,TERM", sys.executable, "-m", "gitlab_backup_cli")
 TIMEOUT = 120
 
 

@@ -95,8 +95,10 @@ def test_abort_waits_for_nothing_more() -> None:
     before = threading.active_count()
     for _ in range(4):
         background.write(b"x")
-    threading.Timer(0.05, sink.gate.set).start()
+    opener = threading.Timer(0.05, sink.gate.set)
+    opener.start()
     background.abort()
+    opener.join()
     assert len(sink.taken) <= 1
     assert ["aborted"] == sink.ended
     assert threading.active_count() <= before
