@@ -9,10 +9,11 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from attrs import evolve
 
 from gitlab_backup import BackupStore
 
-from .program import TIMEOUT
+from .program import COMMAND, TIMEOUT
 from .test_backup import nothing_left, replace_program
 
 if TYPE_CHECKING:
@@ -115,12 +116,9 @@ def test_ignored_signals_stay_ignored(installation: ThrowawayInstallation, progr
         f'case "$*" in *--version*) exec "{real}" "$@";; esac\necho $$ > "{installation.directory}/started"\n'
         f'read word < "{installation.directory}/go"\nexec "{real}" "$@"'
     )
-    command = replace_program(installation, program, "pg_dump", script)
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        process = command.start("backup", "all", "--only", "db", "--quiet")
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    ignoring = evolve(program, command=("env", "--ignore-signal=HUP", *COMMAND[2:]))
+    command = replace_program(installation, ignoring, "pg_dump", script)
+    process = command.start("backup", "all", "--only", "db", "--quiet")
     read_pid(fifo)
     process.send_signal(signal.SIGHUP)
     os.write(answer, b"go\ngo\ngo\n")
