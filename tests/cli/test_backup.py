@@ -61,7 +61,8 @@ def test_a_file_that_never_holds_still(
 ) -> None:
     """It is named on screen, and in the manifest with the sizes and times of both versions; the status is 3."""
     busy = installation.directories["uploads"] / "busy"
-    busy.write_bytes(bytes(8 << 20))
+    # So large that the writer has its turn on a busy processor while it is read.
+    busy.write_bytes(bytes(64 << 20))
     directory = os.open(busy.parent, os.O_RDONLY)
     with busy.open("rb") as source:
         copy = clone(directory, source.fileno())
