@@ -110,7 +110,7 @@ class FileSink:
         view = memoryview(data).cast("B")
         self._digesting.write(view)
         try:
-            _write_all(self._fd, view)
+            write_all(self._fd, view)
         except OSError as error:
             raise failure(self.path, "cannot be written", error) from error
         self.size += len(view)
@@ -185,7 +185,7 @@ def write_durably(path: Path, data: bytes, *, mode: int = 0o600) -> None:
         try:
             try:
                 calls.chmod(fd, mode)
-                _write_all(fd, memoryview(data))
+                write_all(fd, memoryview(data))
                 calls.fsync(fd)
             finally:
                 calls.close(fd)
@@ -208,7 +208,7 @@ def put(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     try:
         fd = calls.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         try:
-            _write_all(fd, memoryview(data))
+            write_all(fd, memoryview(data))
         finally:
             calls.close(fd)
     except OSError as error:
@@ -355,7 +355,8 @@ def _names(directory: int) -> list[str]:
     return os.listdir(directory)
 
 
-def _write_all(fd: int, view: memoryview) -> None:
+def write_all(fd: int, view: memoryview) -> None:
+    """Write all of `view`, however little the system takes at a time. Raises `OSError`."""
     while view:
         view = view[system().write(fd, view) :]
 

@@ -274,7 +274,7 @@ class Loader(DumpFrame):
         # The extended protocol, which `binary` asks for, takes one statement at a time: a second one that our
         # reader had not seen would be refused.
         with Clock(LOADING) as clock:
-            self.connection.execute(text, prepare=False, binary=True)
+            self.connection.execute(text, binary=True)
             clock.bytes = len(text)
 
     def _run_forgiving(self, statement: Statement, exception: _Exception) -> None:

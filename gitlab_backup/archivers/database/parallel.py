@@ -181,12 +181,12 @@ class ParallelLoader(Loader):
                 server.sort_within(session.connection, _SORTED if sorts_little else None)
                 session.sorts_little = sorts_little
             try:
-                session.connection.execute(statement.text, prepare=False, binary=True)
+                session.connection.execute(statement.text, binary=True)
             except psycopg.errors.DeadlockDetected:
                 with self._lock:
                     self._again.append(statement)
 
     def _set_up(self, session: Session) -> None:
         while session.settings < len(self._settings):
-            session.connection.execute(self._settings[session.settings], prepare=False, binary=True)
+            session.connection.execute(self._settings[session.settings], binary=True)
             session.settings += 1

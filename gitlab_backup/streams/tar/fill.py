@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import define
 
-from ..system import system
+from ..files import write_all
 from .failures import failure
 
 if TYPE_CHECKING:
@@ -43,9 +43,7 @@ class NewFile:
         if position != self.at:
             os.lseek(self.fd, position, os.SEEK_SET)
         self.at = position + len(data)
-        written = system().write(self.fd, data)
-        while written < len(data):
-            written += system().write(self.fd, data[written:])
+        write_all(self.fd, data)
 
     def finish(self) -> None:
         """Give it its size and its attributes, and close it. Raises `OSError` and `OverflowError`."""
