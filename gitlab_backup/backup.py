@@ -189,10 +189,9 @@ class Backup:
     def has_secrets(self) -> bool:
         """Whether it has the component `config`, which opens the encrypted columns of a database. Never raises."""
         try:
-            record = self.manifest.component("config") if self.manifest is not None else None
+            return self.manifest is not None and self.manifest.has_secrets
         except DocumentError:
             return False
-        return record is not None and record.status in {Status.COMPLETE, Status.WARNING}
 
     @property
     def pinned(self) -> bool:

@@ -14,7 +14,7 @@ from attrs.converters import optional
 from .backup_id import path_problem
 from .documents import JSON, bounded, parse_object, read_bytes, structure, value_problems
 from .errors import ManifestError
-from .events import Status  # noqa: TC001 - cattrs reads the annotations
+from .events import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -190,6 +190,12 @@ class Manifest:
     def component(self, component_id: str) -> ComponentRecord | None:
         """Return the record of a component; None where there is none."""
         return next((record for record in self.components if record.id == component_id), None)
+
+    @property
+    def has_secrets(self) -> bool:
+        """Whether the backup has the component `config`, which opens the encrypted columns of a database."""
+        record = self.component("config")
+        return record is not None and record.status in {Status.COMPLETE, Status.WARNING}
 
     @classmethod
     def read(cls, directory: Path) -> Manifest | None:

@@ -35,9 +35,6 @@ _LOOKED_AT: Final = 5
 """Of how many whole backups the growth is told."""
 _AHEAD: Final = 10
 """For how many backups to come there should be room, at that growth, where each takes the place of an older one."""
-_DONE: Final = {Status.COMPLETE, Status.WARNING}
-_CONFIG: Final = "config"
-"""The component, where there is one, that has the secrets and the configuration."""
 
 
 @frozen(kw_only=True)
@@ -268,8 +265,7 @@ def secrets(place: Place) -> Iterator[Finding]:
         where, name = "/etc/gitlab (gitlab.rb, gitlab-secrets.json, keys of TLS and SSH)", "gitlab-secrets.json"
     else:
         where, name = f"{instance.root / 'config'} (gitlab.yml, database.yml, secrets.yml)", "secrets.yml"
-    record = place.newest.manifest.component(_CONFIG) if place.newest is not None else None
-    if record is not None and record.status in _DONE:
+    if place.newest is not None and place.newest.manifest.has_secrets:
         yield ok(
             about,
             f"{where}: in the newest backup, which thereby opens the encrypted columns of its own database",
